@@ -105,6 +105,8 @@ pub enum Command {
     AskWorker {
         /// The zone of the new worker.
         zone: Zone,
+        /// What it must have ([`Capacity::labels`](crate::Capacity::labels)).
+        labels: u16,
     },
     /// A worker starts to drain: the engine starts no more sandboxes on it. It is at the end of its
     /// life, or the fleet is too large.
@@ -194,6 +196,10 @@ pub enum RejectReason {
     /// No worker has room for a sandbox, or none got room within
     /// [`Config::wait_max`](crate::Config::wait_max).
     NoCapacity,
+    /// All sandboxes that the function may have were busy for
+    /// [`Config::wait_max`](crate::Config::wait_max)
+    /// ([`FunctionSettings::sandboxes_max`](crate::FunctionSettings::sandboxes_max)).
+    SandboxesMax,
     /// The function is larger than any worker.
     FunctionTooLarge,
     /// The function's network is unknown, or its subnets have no free address.

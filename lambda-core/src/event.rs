@@ -42,6 +42,18 @@ pub enum Event {
         /// The time of the machine's end, in the driver's time.
         at: Time,
     },
+    /// A worker is short of something that the engine does not count: its memory pressure is high,
+    /// its disk is full. Until [`Event::WorkerRelieved`], no sandbox and no VM starts on it, and a
+    /// sizing fleet does not count on it. Its sandboxes go on and take invocations.
+    WorkerPressed {
+        /// The worker under pressure.
+        worker: WorkerId,
+    },
+    /// A worker is no longer under pressure.
+    WorkerRelieved {
+        /// The relieved worker.
+        worker: WorkerId,
+    },
     /// A worker is lost with all its sandboxes and VMs.
     WorkerLost {
         /// The lost worker.
@@ -255,7 +267,8 @@ pub enum EventError {
     SameRevision,
     /// The reservation would leave the account less than
     /// [`Config::account_unreserved_min`](crate::Config::account_unreserved_min), or is smaller
-    /// than the function's provisioned concurrency.
+    /// than the function's provisioned concurrency; or the function may not have as many sandboxes
+    /// as that.
     Reserved,
     /// The function names a network of another account.
     NotOwner,
@@ -271,7 +284,7 @@ impl std::fmt::Display for EventError {
             Self::Size => "a size is zero or beyond what can be counted",
             Self::SameRevision => "settings changed under the same revision",
             Self::NotOwner => "the network is another account's",
-            Self::Reserved => "the account could not keep its unreserved minimum",
+            Self::Reserved => "the reserved or provisioned concurrency exceeds a limit",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What the driver declares about workers, functions and networks.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::id::{AccountId, FunctionId, NetworkId, Zone};
@@ -19,6 +20,10 @@ pub struct Capacity {
     pub zone: Zone,
     /// The boundary between its sandboxes.
     pub isolation: Isolation,
+    /// What it has, as bits whose meaning the driver chooses: an architecture, a GPU. It takes the
+    /// functions whose [`FunctionSettings::labels`] are among these, those without labels too. To
+    /// keep GPUs for those that need them, give the other workers and functions a label as well.
+    pub labels: u16,
 }
 
 impl Capacity {
@@ -34,6 +39,7 @@ impl Capacity {
             interface_slots: u32::MAX,
             zone: Zone(0),
             isolation: Isolation::Sandbox,
+            labels: 0,
         }
     }
 }
@@ -76,6 +82,13 @@ pub struct FunctionSettings {
     /// taken, as those of all versions of a function are; `None` leaves it on its own. While that
     /// has none reserved, nothing limits this one.
     pub shares_with: Option<FunctionId>,
+    /// What its workers must have, as bits of [`Capacity::labels`]. Its sandboxes start only on
+    /// workers with all of them.
+    pub labels: u16,
+    /// The most sandboxes of the function, in any state and of any revision: for example the
+    /// connections that its database takes. Invocations beyond it wait for one of them, at most
+    /// [`Config::wait_max`](crate::Config::wait_max). `None`: only other limits apply.
+    pub sandboxes_max: Option<NonZeroU16>,
 }
 
 impl FunctionSettings {
@@ -93,6 +106,8 @@ impl FunctionSettings {
             provisioned_concurrency: 0,
             network: None,
             shares_with: None,
+            labels: 0,
+            sandboxes_max: None,
         }
     }
 }

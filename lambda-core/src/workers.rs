@@ -3,16 +3,18 @@
 //! A worker has a seat in dense arrays as long as it is present. Memory grows with the most workers
 //! that were present at once, not with their ids.
 
+mod kinds;
 mod rooms;
 mod row;
 mod uses;
 
 use std::collections::BTreeMap;
 
+use self::kinds::Kind;
 pub(crate) use self::row::{Phase, Worker};
 use self::row::{ROOMS, Use};
 use crate::engine::health::Health;
-use crate::id::{WorkerId, ZONES_MAX};
+use crate::id::{WorkerId, ZONES_MAX, Zone};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::Capacity;
 use crate::store::fits::{Fits, Free};
@@ -50,6 +52,8 @@ pub(crate) struct Workers {
     occupied: Vec<u64>,
     /// One bit for each zone with a non-empty list; then the same for the second half of the lists.
     zones: [u32; 2],
+    /// The sums of the workers of each zone and set of labels, empty ones excepted.
+    kinds: BTreeMap<(Zone, u16), Kind>,
     count: u32,
 }
 
@@ -69,6 +73,8 @@ pub(crate) struct Side {
     pub(crate) graced: bool,
     /// The worker drains soon ([`Recycling::quiet`](crate::Recycling::quiet)).
     pub(crate) near_end: bool,
+    /// The worker is under pressure ([`Event::WorkerPressed`](crate::Event::WorkerPressed)).
+    pub(crate) pressed: bool,
 }
 
 impl Workers {
@@ -104,6 +110,7 @@ impl Workers {
             slots: capacity.interface_slots,
             zone: capacity.zone,
             isolation: capacity.isolation,
+            labels: capacity.labels,
             phase: Phase::Serving,
             seat,
             ..Worker::absent()
@@ -113,6 +120,7 @@ impl Workers {
         self.sides[at] = Side { lease_until, drain_at, health, ..Side::default() };
         self.set_open(id, true);
         self.count += 1;
+        self.count_kind(id, true);
         self.sort(id);
         self.refit(id);
     }
@@ -122,6 +130,7 @@ impl Workers {
     pub(crate) fn remove(&mut self, at: WorkerId, now: Time) -> Option<Worker> {
         self.leave_room(at);
         self.set_open(at, false);
+        self.count_kind(at, false);
         let seat = self.seats.remove(at)?;
         self.fits.remove(seat);
         let seat = seat as usize;
@@ -236,8 +245,7 @@ impl Workers {
     /// Updates the worker's entry in the index of free resources.
     fn refit(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
-        let takes = !matches!(worker.phase, Phase::Draining | Phase::Ejected | Phase::Lost);
-        let free = if takes { worker.free() } else { Free::default() };
+        let free = if worker.phase.takes() { worker.free() } else { Free::default() };
         let seat = worker.seat;
         self.fits.set(seat, free);
     }
@@ -248,8 +256,10 @@ impl Workers {
     }
 
     pub(crate) fn set_phase(&mut self, at: WorkerId, phase: Phase) {
+        self.count_kind(at, false);
         if let Some(worker) = self.get_mut(at) {
             let before = std::mem::replace(&mut worker.phase, phase);
+            self.count_kind(at, true);
             self.ejected += usize::from(phase == Phase::Ejected);
             self.ejected -= usize::from(before == Phase::Ejected);
             self.set_open(at, !matches!(phase, Phase::Draining | Phase::Lost));

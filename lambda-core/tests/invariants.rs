@@ -52,6 +52,7 @@ invariants! {
     never_stop_a_busy_sandbox_but_for_its_timeout: BusyIsNotStopped,
     capacity_holds: CapacityHolds,
     interface_slots_hold: InterfaceSlotsHold,
+    labels_hold: LabelsHold,
     every_limit_holds: LimitsHold,
     every_accepted_invocation_ends_exactly_once: InvocationsEndOnce,
     idle_sandboxes_are_gone_by_their_idle_timeout: IdleIsGoneInTime,

@@ -94,6 +94,64 @@ fn waiting_max_and_sandboxes_max() {
     assert_eq!(host.engine.sandboxes(), 2);
 }
 
+/// Puts function 0 with at most `most` sandboxes.
+fn put_with_most(host: &mut Host, revision: u64, most: u16, provisioned: u32) -> Vec<Command> {
+    let mut settings = FunctionSettings::new(AccountId(0), MIB);
+    (settings.cpu_milli, settings.timeout) = (100, SECOND * 300);
+    settings.sandboxes_max = std::num::NonZeroU16::new(most);
+    settings.provisioned_concurrency = provisioned;
+    host.tell(Event::FunctionPut { function: FunctionId(0), revision, settings })
+}
+
+#[test]
+fn sandboxes_max_of_a_function_makes_invocations_wait_for_one() {
+    let fleet = FleetSizing { memory_high_percent: 100, ..FleetSizing::default() };
+    let mut host = Host::with_worker(2, |config| {
+        config.wait_max = SECOND * 30;
+        config.scaling_starts_max = 3;
+        config.fleet = Some(fleet);
+    });
+    put_with_most(&mut host, 1, 2, 0);
+    let busy = [host.run(0).expect("room"), host.run(0).expect("room")];
+    let commands: Vec<_> = (0..3).flat_map(|_| host.invoke(0)).collect();
+    assert_eq!(commands, [], "nothing starts, is asked for or is refused");
+    let dispatched =
+        |commands: &[Command]| count(commands, |it| matches!(it, Command::Dispatch { .. }));
+    assert_eq!(dispatched(&host.end(1, busy[0])), 1);
+    // A sandbox that ends makes place for another one when it is gone.
+    let (invocation, sandbox) = (InvocationId(2), busy[1]);
+    let used = Used::default();
+    let ended = Event::InvocationEnded { invocation, sandbox, reusable: false, used };
+    assert_eq!(host.tell(ended), []);
+    host.tell(Event::SandboxGone { sandbox });
+    let commands = host.wait(SECOND / 1000);
+    assert_eq!(started(&commands).len(), 1);
+    host.tell(Event::SandboxReady { sandbox: started(&commands)[0] });
+    assert_eq!((host.engine.waiting(), host.wait(SECOND * 29)), (1, vec![]));
+    assert_eq!(rejected(&host.wait(SECOND * 2)), [RejectReason::SandboxesMax]);
+}
+
+#[test]
+fn sandboxes_max_holds_in_a_rollout_and_bounds_provisioned_concurrency() {
+    let mut host = Host::with_worker(100, |_| ());
+    put_with_most(&mut host, 1, 2, 0);
+    let busy = [host.run(0).expect("room"), host.run(0).expect("room")];
+    host.end(1, busy[0]);
+    let commands = put_with_most(&mut host, 2, 2, 2);
+    assert_eq!((started(&commands), stopped(&commands).len()), (vec![], 1), "one old one is idle");
+    host.tell(Event::SandboxGone { sandbox: busy[0] });
+    assert_eq!(started(&host.wait(SECOND / 1000)).len(), 1);
+    let commands = host.end(2, busy[1]);
+    assert_eq!((started(&commands), stopped(&commands).len()), (vec![], 1));
+    host.tell(Event::SandboxGone { sandbox: busy[1] });
+    assert_eq!(started(&host.wait(SECOND / 1000)).len(), 1);
+    let mut settings = FunctionSettings::new(AccountId(0), MIB);
+    settings.sandboxes_max = std::num::NonZeroU16::new(2);
+    settings.provisioned_concurrency = 3;
+    let put = Event::FunctionPut { function: FunctionId(0), revision: 3, settings };
+    assert_eq!(host.try_tell(put), Err(EventError::Reserved));
+}
+
 #[test]
 fn ids_are_below_their_limits() {
     let mut host = Host::new(|config| {

@@ -230,6 +230,10 @@ impl Engine {
             sandbox.interface = interface;
         }
         self.hold(at);
+        if let Some(deferred) = self.deferred.as_mut().filter(|_| settings.sandboxes_max.is_some())
+        {
+            deferred.functions.insert(reported.function);
+        }
         let (sandbox, function) = (reported.sandbox, reported.function);
         let (revision, vm, interface) = (reported.revision, reported.vm, reported.interface);
         // The journal records an adopted sandbox as started.

@@ -1,12 +1,14 @@
 //! The backlog: functions that wait for room, in the order in which they get it.
 //!
 //! The account with the least memory held per weight comes first (max-min fairness), and of its
-//! functions the one that waits longest. Functions are grouped by the power of two of their memory,
-//! so that a search for a small room skips large functions.
+//! functions the one that waits longest. Functions are grouped by the power of two of their memory
+//! and by the labels that they need, so that a search for a small room skips large functions, and
+//! one for room on a worker skips functions that it cannot have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{AccountId, FunctionId};
+use crate::settings::{FunctionSettings, kib};
 use crate::time::Time;
 
 /// A queue of the backlog: an account's functions that need sandboxes for invocations, or its
@@ -23,16 +25,25 @@ pub(crate) struct Owner {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Place {
     pub(crate) owner: Owner,
-    pub(crate) class: u8,
+    pub(crate) class: Class,
     pub(crate) since: Time,
+}
+
+/// The size class and the labels of a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Class {
+    /// The number of significant bits of its memory in KiB.
+    bits: u8,
+    labels: u16,
 }
 
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Backlog {
-    /// For each size class, the owners with such functions, by share and by the time since which
-    /// their first one waits.
-    classes: BTreeMap<u8, BTreeSet<(u64, Time, Owner)>>,
+    /// For each class, the owners with such functions, by share and by the time since which their
+    /// first one waits.
+    classes: BTreeMap<Class, BTreeSet<(u64, Time, Owner)>>,
     functions: BTreeSet<FunctionId>,
     /// Queues by [`Owner::number`], since text formats allow only simple keys.
     queues: BTreeMap<u64, Queue>,
@@ -45,8 +56,8 @@ pub(crate) struct Backlog {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Queue {
     share: u64,
-    /// Functions by size class, longest wait first.
-    classes: BTreeMap<u8, BTreeSet<(Time, FunctionId)>>,
+    /// Functions by class, longest wait first.
+    classes: BTreeMap<Class, BTreeSet<(Time, FunctionId)>>,
 }
 
 impl Owner {
@@ -57,12 +68,18 @@ impl Owner {
 
 /// The most functions that one search looks at.
 const LOOKED_AT_MAX: usize = 128;
-/// The most functions of one owner and size class that one search looks at.
+/// The most functions of one owner and class that one search looks at.
 const OF_ONE_MAX: usize = 8;
 
-/// Returns the size class of a memory size: its number of significant bits.
-pub(crate) fn class(kib: u32) -> u8 {
+/// Returns the number of significant bits of a memory size.
+pub(crate) fn bits(kib: u32) -> u8 {
     u8::try_from(u32::BITS - kib.leading_zeros()).unwrap_or(u8::MAX)
+}
+
+impl Class {
+    pub(crate) fn of(settings: &FunctionSettings) -> Self {
+        Self { bits: bits(kib(settings.memory_bytes)), labels: settings.labels }
+    }
 }
 
 impl Backlog {
@@ -96,7 +113,7 @@ impl Backlog {
         self.list(place, share, before, after);
     }
 
-    /// Updates the index after the first function of an owner and size class changed.
+    /// Updates the index after the first function of an owner and class changed.
     fn list(&mut self, place: Place, share: u64, before: Option<Time>, after: Option<Time>) {
         if before == after {
             return;
@@ -166,7 +183,7 @@ impl Backlog {
     }
 
     /// Returns some functions of an account that wait for invocations, shortest wait first within a
-    /// size class.
+    /// class.
     pub(crate) fn newest_of(&self, account: AccountId) -> impl Iterator<Item = FunctionId> + '_ {
         let owned = self.queues.get(&Owner { on_demand: true, account }.number());
         let functions = owned.into_iter().flat_map(|owned| owned.classes.values());
@@ -176,15 +193,19 @@ impl Backlog {
             .take(OF_ONE_MAX)
     }
 
-    /// Returns the first function of at most size class `class_max` for which `will_do` returns
-    /// `true`.
+    /// Returns the first function with at most `most` bits of memory and no labels but those of
+    /// `has` for which `will_do` returns `true`.
     pub(crate) fn next(
         &self,
-        class_max: u8,
+        most: u8,
+        has: u16,
         mut will_do: impl FnMut(FunctionId, Owner, u64) -> bool,
     ) -> Option<FunctionId> {
-        let mut heads: Vec<_> = (self.classes.range(..=class_max))
+        let most = Class { bits: most, labels: u16::MAX };
+        let mut heads: Vec<_> = (self.classes.range(..=most))
+            .filter(|(class, _)| class.labels & !has == 0)
             .map(|(class, owners)| (*class, owners.iter().peekable()))
+            .take(LOOKED_AT_MAX)
             .collect();
         let mut left = LOOKED_AT_MAX;
         while left > 0 {
@@ -221,7 +242,8 @@ mod tests {
 
     fn place(account: u32, kib: u32, since: u64) -> Place {
         let owner = Owner { on_demand: true, account: AccountId(account) };
-        Place { owner, class: class(kib), since: Time::from_nanos(since) }
+        let class = Class { bits: bits(kib), labels: 0 };
+        Place { owner, class, since: Time::from_nanos(since) }
     }
 
     #[test]
@@ -230,7 +252,7 @@ mod tests {
         backlog.insert(FunctionId(1), place(1, 100, 5), 900, 1);
         backlog.insert(FunctionId(2), place(2, 7, 9), 500, 1);
         backlog.insert(FunctionId(3), place(2, 7, 8), 500, 1);
-        let next = |backlog: &Backlog, kib| backlog.next(class(kib), |_, _, _| true);
+        let next = |backlog: &Backlog, kib| backlog.next(bits(kib), 0, |_, _, _| true);
         assert_eq!(next(&backlog, 100), Some(FunctionId(3)));
         backlog.set_share(AccountId(2), 1000);
         assert_eq!(
@@ -248,6 +270,24 @@ mod tests {
         assert_eq!(backlog.some(FunctionId(9), 5), [FunctionId(2)]);
         backlog.remove(FunctionId(2), place(2, 7, 9), 1);
         assert!(backlog.is_empty() && backlog.classes.is_empty() && backlog.fullest.is_empty());
+    }
+
+    #[test]
+    fn room_goes_to_a_function_whose_labels_the_worker_has() {
+        let mut backlog = Backlog::default();
+        let labelled = |labels, since| {
+            let plain = place(1, 7, since);
+            Place { class: Class { labels, ..plain.class }, ..plain }
+        };
+        for function in 0..300 {
+            backlog.insert(FunctionId(function), labelled(2, u64::from(function)), 500, 1);
+        }
+        backlog.insert(FunctionId(1000), labelled(1, 999), 500, 1);
+        let next = |has| backlog.next(bits(7), has, |_, _, _| true);
+        assert_eq!(
+            (next(0), next(1), next(3)),
+            (None, Some(FunctionId(1000)), Some(FunctionId(0)))
+        );
     }
 
     #[test]

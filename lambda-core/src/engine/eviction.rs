@@ -80,6 +80,9 @@ impl Engine {
         let seats = workers.seats();
         let config = &self.state.config;
         let could = |(at, row): &(WorkerId, &Worker)| {
+            if !row.phase.takes() || !needs.suits(row) {
+                return false;
+            }
             if row.isolation != Isolation::Sandbox {
                 // The contents of VMs are checked in [`Self::plan_on`].
                 return row.vms > 0 || workers.idle_kib(*at) > 0;

@@ -7,7 +7,7 @@ use super::starting::ISOLATIONS;
 use super::{Agenda, Engine};
 use crate::command::{Command, RejectReason, StopReason};
 use crate::event::{Event, EventError};
-use crate::id::{WorkerId, ZONES_MAX, Zone};
+use crate::id::{FunctionId, WorkerId, ZONES_MAX, Zone};
 use crate::settings::Capacity;
 use crate::store::slot::SandboxSlot;
 use crate::time::Time;
@@ -69,16 +69,18 @@ impl Engine {
             state.agenda.insert((before(it.quiet), Agenda::Quiet(worker)));
             state.agenda.insert((drain_at, Agenda::Drain(worker)));
         }
-        self.came(capacity.zone);
+        self.came(capacity.zone, capacity.labels);
         self.refresh_phase(worker);
         self.on_room_freed(worker);
         Ok(())
     }
 
-    /// Counts a worker that joined as the oldest requested one of its zone, and as the oldest
-    /// requested replacement.
-    fn came(&mut self, zone: Zone) {
-        if let Some(asked) = self.state.asked.at.get_mut(&zone).filter(|asked| !asked.is_empty()) {
+    /// Counts a worker that joined as the oldest one that was requested in its zone with the most of
+    /// its labels, and as the oldest requested replacement.
+    fn came(&mut self, zone: Zone, has: u16) {
+        let of_zone = self.state.asked.at.range_mut((zone, 0)..=(zone, u16::MAX));
+        let serves = of_zone.filter(|((_, labels), at)| labels & !has == 0 && !at.is_empty());
+        if let Some((_, asked)) = serves.max_by_key(|((_, labels), _)| labels.count_ones()) {
             asked.remove(0);
         }
         if let Some(replaced) = self.state.asked.replaced.get_mut(&zone)
@@ -88,10 +90,10 @@ impl Engine {
         }
     }
 
-    fn ask(&mut self, zone: Zone) {
+    fn ask(&mut self, zone: Zone, labels: u16) {
         let now = self.state.now;
-        self.state.asked.at.entry(zone).or_default().push(now);
-        self.command(Command::AskWorker { zone });
+        self.state.asked.at.entry((zone, labels)).or_default().push(now);
+        self.command(Command::AskWorker { zone, labels });
     }
 
     pub(super) fn on_replace(&mut self, at: Time, worker: WorkerId) {
@@ -100,9 +102,9 @@ impl Engine {
         if self.drain_at(worker) < at || held.phase == Phase::Draining {
             return;
         }
-        let zone = held.zone;
+        let (zone, labels) = (held.zone, held.labels);
         self.state.asked.replaced.entry(zone).or_default().push(worker);
-        self.ask(zone);
+        self.ask(zone, labels);
     }
 
     /// Returns when a worker is to drain.
@@ -196,11 +198,16 @@ impl Engine {
             }
         }
         self.stop_empty_vms(at);
-        wanted.extend(self.unreserve_all(at));
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.into_iter().for_each(|function| self.start_missing(function));
+        self.start_elsewhere(at, wanted);
         self.retire_if_empty(at);
+    }
+
+    /// Starts what these functions, and those with room reserved on a worker, need on others.
+    pub(super) fn start_elsewhere(&mut self, at: WorkerId, mut functions: Vec<FunctionId>) {
+        functions.extend(self.unreserve_all(at));
+        functions.sort_unstable();
+        functions.dedup();
+        functions.into_iter().for_each(|function| self.start_missing(function));
     }
 
     /// Removes a draining worker that is empty.
@@ -298,6 +305,8 @@ impl Engine {
         | Event::WorkerBeat { worker }
         | Event::WorkerDraining { worker }
         | Event::WorkerEnds { worker, .. }
+        | Event::WorkerPressed { worker }
+        | Event::WorkerRelieved { worker }
         | Event::WorkerLost { worker }
         | Event::WorkerReported { worker, .. }) = event
         else {
@@ -308,67 +317,61 @@ impl Engine {
         }
     }
 
-    /// Asks for as many workers as the backlog needs, in these zones.
-    pub(super) fn ask_for_room(&mut self, zones: u32) {
+    /// Asks for as many workers as the backlog needs, in these zones and with these labels.
+    pub(super) fn ask_for_room(&mut self, zones: u32, labels: u16) {
         let Some(fleet) = self.state.config.fleet.as_ref() else { return };
         let (most, mut rooms) = (fleet.workers_max, Vec::new());
-        let (mut workers, mut kib, mut asked) = (0, 0, 0);
+        let (mut here, mut asked) = (0, 0);
         for zone in fleet.zones.iter().filter(|zone| zones >> zone.0 & 1 == 1) {
-            let (of_zone, memory, _) = self.zone_memory(*zone);
-            let joining = self.asked_for(*zone);
-            (workers, kib, asked) = (workers + of_zone, kib + memory, asked + joining);
-            rooms.push((of_zone.saturating_add(joining), *zone));
+            here |= 1 << zone.0;
+            asked += self.asked_for(*zone, labels);
+            let all = self.state.workers.kind(1 << zone.0, 0).lasting;
+            rooms.push((all.saturating_add(self.asked_for(*zone, 0)), *zone));
         }
-        let each = (kib / u64::from(workers.max(1))).max(1);
+        let has = self.state.workers.kind(here, labels);
+        let (kib, cpu_milli) = self.wanted(labels);
+        let each = has.kib.checked_div(u64::from(has.lasting));
         // Without workers, the size of a worker is unknown: ask for one.
-        let wanted = if workers == 0 { 1 } else { self.state.wanted.0.div_ceil(each).max(1) };
-        let cpu = self.cpu_of_a_worker(zones).filter(|_| workers > 0);
-        let by_cpu = cpu.map_or(0, |milli| self.state.wanted.1.div_ceil(milli.max(1)));
-        let wanted = wanted.max(by_cpu);
+        let by_memory = each.map_or(1, |each| kib.div_ceil(each.max(1)).max(1));
+        let by_cpu = has.cpu_of_one().map_or(0, |each| cpu_milli.div_ceil(each.max(1)));
+        let wanted = by_memory.max(by_cpu);
         for _ in u64::from(asked)..wanted {
             let Some(least) = rooms.iter_mut().filter(|(all, _)| *all < most).min() else { return };
             least.0 += 1;
             let zone = least.1;
-            self.ask(zone);
+            self.ask(zone, labels);
         }
     }
 
-    /// Returns the mean processor time that serving workers of these zones can give; `None` if it
-    /// is not counted.
-    fn cpu_of_a_worker(&self, zones: u32) -> Option<u64> {
-        let counted = |it: &&crate::workers::Worker| {
-            zones >> it.zone.0 & 1 == 1 && it.cpu_milli != u32::MAX && it.phase == Phase::Serving
-        };
-        let workers = self.state.workers.iter().map(|(_, worker)| worker).filter(counted);
-        let (count, milli) = workers.fold((0, 0), |(count, milli), worker| {
-            (count + 1, milli + u64::from(worker.cpu_milli))
-        });
-        (count > 0).then(|| milli / count)
+    /// Returns the memory in KiB and the processor time in thousandths that the functions of the
+    /// backlog need on workers with at least these labels.
+    fn wanted(&self, labels: u16) -> (u64, u64) {
+        let of = self.state.wanted.iter().filter(|(needs, _)| labels & !*needs == 0);
+        of.fold((0, 0), |sum, (_, wanted)| (sum.0 + wanted.0, sum.1 + wanted.1))
     }
 
-    /// Returns whether a worker was asked for in these zones and has not joined.
-    pub(super) fn worker_comes(&self, zones: u32) -> bool {
-        let comes =
-            |(zone, asked): (&Zone, &Vec<Time>)| zones >> zone.0 & 1 == 1 && !asked.is_empty();
-        self.state.asked.at.iter().any(comes)
+    /// Returns whether a worker with these labels was asked for in these zones and has not joined.
+    pub(super) fn worker_comes(&self, zones: u32, labels: u16) -> bool {
+        let mut asked = self.state.asked.at.iter().filter(|(_, at)| !at.is_empty());
+        asked.any(|((zone, has), _)| zones >> zone.0 & 1 == 1 && labels & !has == 0)
     }
 
-    fn asked_for(&self, zone: Zone) -> u32 {
-        let asked = self.state.asked.at.get(&zone).map_or(0, Vec::len);
-        u32::try_from(asked).unwrap_or(u32::MAX)
+    /// Returns the number of workers of a zone with these labels that were asked for.
+    fn asked_for(&self, zone: Zone, labels: u16) -> u32 {
+        let of_zone = self.state.asked.at.range((zone, 0)..=(zone, u16::MAX));
+        let asked = of_zone.filter(|((_, has), _)| labels & !has == 0).map(|(_, at)| at.len());
+        u32::try_from(asked.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     /// Returns the number of workers of a zone that take sandboxes, their memory, and the memory
     /// given away, in KiB.
     fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
+        let all = self.state.workers.kind(1 << zone.0, 0);
         let serves = |it: &&crate::workers::Worker| {
             it.zone == zone && matches!(it.phase, Phase::Serving | Phase::Suspect)
         };
         let workers = self.state.workers.iter().map(|(_, worker)| worker).filter(serves);
-        workers.fold((0, 0, 0), |(count, memory, used), worker| {
-            let (kib, used_kib) = (u64::from(worker.memory_kib), u64::from(worker.memory_used_kib));
-            (count + 1, memory + kib, used + used_kib)
-        })
+        (all.lasting, all.kib, workers.map(|it| u64::from(it.memory_used_kib)).sum())
     }
 
     /// Compares each zone's workers with the limits: asks for a worker or gives one back.
@@ -377,18 +380,19 @@ impl Engine {
         let now = self.state.now;
         self.state.agenda.insert((now + fleet.interval, Agenda::Fleet));
         for zone in fleet.zones {
-            if let Some(asked) = self.state.asked.at.get_mut(&zone) {
+            for (_, asked) in self.state.asked.at.range_mut((zone, 0)..=(zone, u16::MAX)) {
                 asked.retain(|at| *at + fleet.ask_again > now);
             }
+            self.state.asked.at.retain(|_, asked| !asked.is_empty());
             let (workers, memory, used) = self.zone_memory(zone);
-            let joining = self.asked_for(zone);
+            let joining = self.asked_for(zone, 0);
             let all = workers.saturating_add(joining);
             // Workers that were asked for count as present and empty.
             let each = memory / u64::from(workers.max(1));
             let will_be = memory + each * u64::from(joining);
             let high = used * 100 > will_be * u64::from(fleet.memory_high_percent);
             if all < fleet.workers_min || high && all < fleet.workers_max {
-                self.ask(zone);
+                self.ask(zone, 0);
             } else if workers > fleet.workers_min
                 && joining == 0
                 && self.state.backlog.is_empty()

@@ -290,7 +290,20 @@ impl Function {
     /// invocations at once.
     pub(crate) fn missing(&self, max: u32) -> u32 {
         let waits = self.waiting_count().min(max).saturating_sub(self.starting + self.reserved);
-        waits.max(self.provision_short())
+        waits.max(self.provision_short()).min(self.may_add())
+    }
+
+    /// Returns how many more sandboxes it may have.
+    pub(crate) fn may_add(&self) -> u32 {
+        let Some(most) = self.settings.sandboxes_max else { return u32::MAX };
+        let all = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        u32::from(most.get()).saturating_sub(all.saturating_add(self.reserved))
+    }
+
+    /// Returns whether it has more sandboxes than it may. Adoption can lead to that.
+    pub(crate) fn has_too_many(&self) -> bool {
+        let most = self.settings.sandboxes_max;
+        most.is_some_and(|most| self.members.len() > usize::from(most.get()))
     }
 
     /// Counts one more sandbox in a zone.

@@ -74,6 +74,9 @@ impl Engine {
     /// concurrency.
     fn check_claim(&self, id: FunctionId, settings: &FunctionSettings) -> Result<(), EventError> {
         let provisioned = settings.provisioned_concurrency;
+        if settings.sandboxes_max.is_some_and(|most| provisioned > u32::from(most.get())) {
+            return Err(EventError::Reserved);
+        }
         if let Some(owner) = settings.shares_with {
             return self.check_provisioned_in_pool(id, owner, settings);
         }

@@ -1,4 +1,4 @@
-//! Health of workers, by the outlier ejection that Envoy uses. A worker whose starts fail is tried
+//! Health and pressure of workers. Health is by the outlier ejection that Envoy uses. A worker whose starts fail is tried
 //! last, then ejected for a while, then tried with one start at a time.
 //!
 //! The score of a worker grows with each failure, shrinks with each success and halves with time.
@@ -11,7 +11,10 @@ use std::time::Duration;
 pub(crate) use self::record::Health;
 use self::record::{HALF_LIFE, SLOW, SLOW_MIN};
 use super::{Agenda, Engine};
+use crate::command::StopReason;
+use crate::event::EventError;
 use crate::id::WorkerId;
+use crate::sandbox::State;
 use crate::workers::Phase;
 
 impl Engine {
@@ -57,8 +60,36 @@ impl Engine {
         self.on_room_freed(worker);
     }
 
-    /// Sets the phase of a worker that is not draining, by its health, its lease and the end of its
-    /// life.
+    /// Handles the begin (`pressed`) or the end of pressure on a worker. Starts on it that were not
+    /// commanded yet are made elsewhere.
+    pub(super) fn on_worker_pressure(
+        &mut self,
+        worker: WorkerId,
+        pressed: bool,
+    ) -> Result<(), EventError> {
+        let side = self.state.workers.side_mut(worker).ok_or(EventError::Unknown)?;
+        if side.pressed == pressed {
+            return Err(EventError::OutOfOrder);
+        }
+        side.pressed = pressed;
+        self.refresh_phase(worker);
+        if !pressed {
+            self.on_room_freed(worker);
+            return Ok(());
+        }
+        let waiting: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
+            .filter(|(_, sandbox)| sandbox.state == State::Waiting)
+            .map(|(at, sandbox)| (at, sandbox.function))
+            .collect();
+        for (at, _) in &waiting {
+            self.stop(*at, StopReason::Evicted);
+        }
+        self.start_elsewhere(worker, waiting.into_iter().map(|(_, function)| function).collect());
+        Ok(())
+    }
+
+    /// Sets the phase of a worker that is not draining, by its health, its pressure, its lease and
+    /// the end of its life.
     pub(super) fn refresh_phase(&mut self, worker: WorkerId) {
         let now = self.state.now;
         let Some(held) = self.state.workers.get(worker) else { return };
@@ -66,6 +97,7 @@ impl Engine {
         let phase = match held.phase {
             Phase::Draining | Phase::Lost => return,
             _ if side.health.is_ejected(now) => Phase::Ejected,
+            _ if side.pressed => Phase::Pressed,
             _ if side.health.is_suspect(now) || side.graced => Phase::Suspect,
             _ if side.near_end => Phase::Quiet,
             _ => Phase::Serving,

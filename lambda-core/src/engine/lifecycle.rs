@@ -267,6 +267,7 @@ impl Engine {
         self.leave_interface(sandbox.interface);
         self.retire_if_empty(sandbox.worker);
         self.provision_soon(sandbox.function);
+        self.start_in_place(sandbox.function);
         self.drop_function_if_done(sandbox.function);
     }
 

@@ -109,8 +109,9 @@ pub(crate) struct State {
     pub(crate) backlog: Backlog,
     pub(crate) reservations: Reservations,
     pub(crate) pools: pools::Pools,
-    /// Memory in KiB and processor time in thousandths that the functions in the backlog need.
-    pub(crate) wanted: (u64, u64),
+    /// Memory in KiB and processor time in thousandths that the functions in the backlog need, by
+    /// the labels that they need.
+    pub(crate) wanted: BTreeMap<u16, (u64, u64)>,
     /// The block of workers at which the next search for idle sandboxes begins.
     pub(crate) eviction_cursor: usize,
     /// The function at which the next round over the backlog begins.
@@ -213,7 +214,7 @@ impl Engine {
             backlog: Backlog::default(),
             reservations: Reservations::default(),
             pools: pools::Pools::default(),
-            wanted: (0, 0),
+            wanted: BTreeMap::new(),
             eviction_cursor: 0,
             backlog_cursor: FunctionId(0),
             backlog_left: 0,
@@ -288,6 +289,8 @@ impl Engine {
             Event::WorkerBeat { worker } => self.on_worker_beat(worker),
             Event::WorkerDraining { worker } => self.on_worker_draining(worker),
             Event::WorkerEnds { worker, at } => self.on_worker_ends(worker, at),
+            Event::WorkerPressed { worker } => self.on_worker_pressure(worker, true),
+            Event::WorkerRelieved { worker } => self.on_worker_pressure(worker, false),
             Event::WorkerLost { worker } => self.on_worker_lost(worker),
             Event::WorkerReported { worker, vms, sandboxes } => {
                 self.on_worker_reported(worker, &vms, &sandboxes)

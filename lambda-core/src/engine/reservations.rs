@@ -10,7 +10,7 @@ pub(crate) use self::table::Reservations;
 use super::{Agenda, Engine};
 use crate::command::StopReason;
 use crate::id::{FunctionId, WorkerId};
-use crate::placement::fleet::needed_kib;
+use crate::placement::fleet::{Needs, needed_kib};
 use crate::sandbox::State;
 use crate::settings::Isolation;
 use crate::settings::kib;
@@ -54,13 +54,14 @@ impl Engine {
         let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
         let settings = function.settings;
         let (memory_kib, config) = (kib(settings.memory_bytes), &self.state.config);
+        let needs = Needs::of(&settings, memory_kib, zones);
         let workers = &self.state.workers;
         let could = |(at, row): &(WorkerId, &Worker)| {
             let needed = needed_kib(config, row.isolation, memory_kib);
             let serves = matches!(row.phase, Phase::Serving | Phase::Quiet);
             let large = row.memory_kib >= needed && row.cpu_milli >= settings.cpu_milli;
             let slot = settings.network.is_none() || row.slots > 0;
-            serves && large && slot && zones >> row.zone.0 & 1 == 1 && !self.has_reserved(*at)
+            serves && large && slot && needs.suits(row) && !self.has_reserved(*at)
         };
         let seats = workers.seats();
         let first = self.state.eviction_cursor % seats.max(1);

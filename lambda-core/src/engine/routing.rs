@@ -161,7 +161,7 @@ impl Engine {
         if let Some(sandbox) = function.failed.filter(|_| backs_off) {
             return Some(RejectReason::SandboxFailed { sandbox });
         }
-        let waits = function.blocked.is_some() && function.serving() > 0;
+        let waits = function.blocked.is_some() && function.serving() > 0 || function.may_add() == 0;
         (!waits && !self.may_scale(id)).then_some(RejectReason::ScalingRate)
     }
 

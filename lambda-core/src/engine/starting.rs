@@ -92,7 +92,8 @@ impl Engine {
         if !self.fits_any(memory_kib) {
             return Err(RejectReason::FunctionTooLarge);
         }
-        let with_room = self.state.workers.zones_with_room(memory_kib) & zones.0;
+        let needs = Needs::of(&settings, memory_kib, zones.0);
+        let with_room = self.state.workers.zones_with_room(&needs.least());
         if !with_room.is_power_of_two() && with_room != 0 {
             let even = self.function(id).map_or(0, |it| it.even_zones(with_room));
             if even != with_room {
@@ -245,7 +246,7 @@ impl Engine {
         worker: WorkerId,
         ready: Option<VmSlot>,
     ) -> Option<SandboxSlot> {
-        let function = self.function(id)?;
+        let function = self.function(id).filter(|it| it.may_add() > 0)?;
         let (settings, revision) = (function.settings, function.revision);
         let member = u32::try_from(function.members.len()).ok()?;
         let held = self.state.workers.get(worker)?;

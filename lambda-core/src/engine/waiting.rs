@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::backlog::{Owner, Place, class};
+use super::backlog::{Class, Owner, Place, bits};
 use super::function::Blocked;
 use super::starting::Wish;
 use super::{Agenda, Engine};
 use crate::command::{RejectReason, StopReason};
 use crate::id::{AccountId, FunctionId, WorkerId};
 use crate::placement::fleet::{Needs, Spare, needed_kib, refusal};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, State};
 use crate::settings::Isolation;
 use crate::settings::kib;
 use crate::store::slot::SandboxSlot;
@@ -35,6 +35,9 @@ impl Engine {
         if let Some(deferred) = &mut self.deferred {
             deferred.functions.insert(id);
             return;
+        }
+        if self.function(id).is_some_and(super::Function::has_too_many) {
+            self.cancel_starts(id);
         }
         let max = self.state.config.starts_per_function_max;
         while let Some(function) = self.function(id)
@@ -67,6 +70,30 @@ impl Engine {
             }
         }
         self.unblock_if_served(id);
+        if self.function(id).is_some_and(|it| it.may_add() == 0) {
+            self.arm_wait_timer(id);
+        }
+    }
+
+    /// Cancels starts that were not commanded yet while a function has too many sandboxes.
+    fn cancel_starts(&mut self, id: FunctionId) {
+        let members = self.function(id).map_or_else(Vec::new, |it| it.members.clone());
+        for at in members {
+            let waits = self.state.sandboxes.get(at).is_some_and(|it| it.state == State::Waiting);
+            if waits && self.function(id).is_some_and(super::Function::has_too_many) {
+                self.stop(at, StopReason::Evicted);
+            }
+        }
+    }
+
+    /// Starts a sandbox in the place of one that is gone, if a function with a limit waits for that.
+    pub(super) fn start_in_place(&mut self, id: FunctionId) {
+        let waits = |it: &super::Function| {
+            it.settings.sandboxes_max.is_some() && it.waiting_count() > it.starting
+        };
+        if self.function(id).is_some_and(waits) {
+            self.state.agenda.insert_earlier((self.state.now, Agenda::Retry(id)));
+        }
     }
 
     /// Rejects the waiting invocations for which no sandbox is being made and no room is reserved.
@@ -117,20 +144,21 @@ impl Engine {
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
         let place = self.place_of(id, settings.account);
         self.block(id, Blocked::ForRoom(place));
-        self.ask_for_room(zones);
+        let labels = settings.labels;
+        self.ask_for_room(zones, labels);
         let own = self.function(id).is_some_and(|it| it.meter.busy() > 0 || it.starting > 0);
-        let served =
-            self.state.workers.zones_served() & zones != 0 || self.state.workers.ejected() > 0;
-        if !own && !served && !self.worker_comes(zones) {
+        // A full worker may get room, and an ejected one may take sandboxes again.
+        let served = self.state.workers.kind(zones, labels).open > 0;
+        if !own && !served && !self.worker_comes(zones, labels) {
             self.reject_uncovered(id, RejectReason::NoCapacity);
         }
     }
 
     fn place_of(&self, id: FunctionId, account: AccountId) -> Place {
         let urgent = self.function(id).is_some_and(|it| it.provision_short() > 0);
-        let memory = self.function(id).map_or(0, |it| kib(it.settings.memory_bytes));
+        let class = self.function(id).map_or_else(Class::default, |it| Class::of(&it.settings));
         let owner = Owner { on_demand: !urgent, account };
-        Place { owner, class: class(memory), since: self.state.now }
+        Place { owner, class, since: self.state.now }
     }
 
     fn block(&mut self, id: FunctionId, how: Blocked) {
@@ -188,8 +216,15 @@ impl Engine {
             missing * u64::from(settings.cpu_milli),
         );
         let before = std::mem::replace(&mut function.wanted, after);
-        let wanted = &mut self.state.wanted;
+        if before == after {
+            return;
+        }
+        let labels = settings.labels;
+        let wanted = self.state.wanted.entry(labels).or_default();
         *wanted = (wanted.0 - before.0 + after.0, wanted.1 - before.1 + after.1);
+        if *wanted == (0, 0) {
+            self.state.wanted.remove(&labels);
+        }
     }
 
     /// Sets the timer that ends the wait of the oldest invocation for which no sandbox is being
@@ -206,7 +241,7 @@ impl Engine {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return };
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
         let mut wait = self.state.config.wait_max;
-        if self.worker_comes(zones) {
+        if self.worker_comes(zones, settings.labels) {
             let comes = self.state.config.fleet.as_ref().map_or(Duration::ZERO, |it| it.ask_again);
             wait = wait.max(comes);
         }
@@ -216,8 +251,12 @@ impl Engine {
                 self.state.agenda.insert((since + wait, Agenda::Blocked(id)));
                 break;
             }
+            let reason = match function.may_add() {
+                0 => RejectReason::SandboxesMax,
+                _ => RejectReason::NoCapacity,
+            };
             let popped = function.pop_uncovered();
-            self.rejected(id, popped, RejectReason::NoCapacity);
+            self.rejected(id, popped, reason);
         }
     }
 
@@ -248,7 +287,7 @@ impl Engine {
         self.arm_wait_timer_if_none(id);
         if self.state.config.fleet.is_some() {
             let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
-            self.ask_for_room(zones);
+            self.ask_for_room(zones, settings.labels);
         }
         true
     }
@@ -343,16 +382,14 @@ impl Engine {
             if self.state.backlog.is_empty() {
                 return;
             }
-            let Some(free_kib) = self.state.workers.get(worker).map(|it| it.free_kib()) else {
-                return;
+            let Some(row) = self.state.workers.get(worker) else { return };
+            let has = row.labels;
+            let most = match row.isolation {
+                Isolation::Sandbox => bits(row.free_kib()),
+                _ => u8::MAX,
             };
-            let isolation = self.state.workers.get(worker).map(|it| it.isolation);
-            let class_max =
-                if isolation == Some(Isolation::Sandbox) { class(free_kib) } else { u8::MAX };
-            let next = self
-                .state
-                .backlog
-                .next(class_max, |id, _, _| self.fits_on(id, worker, &Spare::default()));
+            let fits = |id, _, _| self.fits_on(id, worker, &Spare::default());
+            let next = self.state.backlog.next(most, has, fits);
             let Some(id) = next else { break };
             let started = self.start_for_backlog(id, worker);
             if let Some(account) = self.function(id).map(|it| it.settings.account) {
@@ -431,7 +468,7 @@ impl Engine {
         let Some(held) = self.state.sandboxes.get(at).cloned() else { return false };
         let worker = held.worker;
         let Some(row) = self.state.workers.get(worker) else { return false };
-        let (isolation, free_kib) = (row.isolation, row.free_kib());
+        let (isolation, free_kib, has) = (row.isolation, row.free_kib(), row.labels);
         let own = held.function;
         let Some(serving) = self.function(own).map(|it| it.serving()) else { return false };
         let provisioned =
@@ -447,11 +484,11 @@ impl Engine {
             return true;
         }
         let gives = self.gives(worker, &held);
-        let class_max = match isolation {
-            Isolation::Sandbox => class(free_kib.saturating_add(gives.memory_kib)),
+        let most = match isolation {
+            Isolation::Sandbox => bits(free_kib.saturating_add(gives.memory_kib)),
             _ => u8::MAX,
         };
-        let next = self.state.backlog.next(class_max, |id, owner, _| {
+        let next = self.state.backlog.next(most, has, |id, owner, _| {
             if id == own {
                 return false;
             }

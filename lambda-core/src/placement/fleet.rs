@@ -117,6 +117,10 @@ impl<'a> FleetView<'a> {
         for (worker, _) in request.ready.iter().take(count / 2) {
             add(candidates, *worker);
         }
+        if request.settings.labels != 0 {
+            draw.scratch.ahead.clear();
+            return self.add_labelled(request, draw, candidates, count);
+        }
         let ahead = &mut draw.scratch.ahead;
         if ahead.is_empty() {
             let parts = [count.div_ceil(2), count / 2];
@@ -196,6 +200,26 @@ impl<'a> FleetView<'a> {
         }
     }
 
+    /// Adds different workers that have the labels of the function and room for it. The lists of
+    /// workers do not know labels, so each is the first in the index after a random seat.
+    fn add_labelled(
+        &self,
+        request: &Request<'_>,
+        draw: &mut Draw<'_>,
+        candidates: &mut Vec<WorkerId>,
+        count: usize,
+    ) {
+        let least = Needs::of(request.settings, request.memory_kib, request.zones).least();
+        for _ in 0..count {
+            let from = draw.below(self.workers.seats());
+            let serves = |worker: WorkerId| {
+                self.workers.get(worker).is_some_and(|it| it.phase == Phase::Serving)
+            };
+            let Some(found) = self.workers.fits().find(&least, from, serves) else { return };
+            add(candidates, found);
+        }
+    }
+
     /// Adds the workers at positions of the joined lists. All are read before the first comparison,
     /// so that the latencies overlap.
     fn add_picked(&self, rooms: &[(usize, u32)], picked: &mut [usize], to: &mut Vec<WorkerId>) {
@@ -252,6 +276,8 @@ pub(crate) struct Needs {
     pub(crate) slot: bool,
     /// The zones that the sandbox may be in, one bit each.
     pub(crate) zones: u32,
+    /// What the worker must have ([`FunctionSettings::labels`]).
+    pub(crate) labels: u16,
 }
 
 /// Resources that are available to a sandbox beyond a worker's free ones: reserved for it, or of
@@ -280,13 +306,20 @@ impl Spare {
 impl Needs {
     pub(crate) fn of(settings: &FunctionSettings, memory_kib: u32, zones: u32) -> Self {
         let slot = settings.network.is_some();
-        Self { memory_kib, cpu_milli: settings.cpu_milli, slot, zones }
+        let (cpu_milli, labels) = (settings.cpu_milli, settings.labels);
+        Self { memory_kib, cpu_milli, slot, zones, labels }
     }
 
     /// Returns the least that a worker must have free.
     pub(crate) fn least(&self) -> Free {
-        let zones = self.zones;
-        Free { kib: self.memory_kib, cpu_milli: self.cpu_milli, slots: u32::from(self.slot), zones }
+        let (zones, labels) = (self.zones, self.labels);
+        let slots = u32::from(self.slot);
+        Free { kib: self.memory_kib, cpu_milli: self.cpu_milli, slots, zones, labels }
+    }
+
+    /// Returns whether a worker is in one of the zones and has the labels.
+    pub(crate) fn suits(&self, worker: &Worker) -> bool {
+        self.zones >> worker.zone.0 & 1 == 1 && self.labels & !worker.labels == 0
     }
 }
 
@@ -313,10 +346,14 @@ pub(crate) fn refusal(
     match worker.phase {
         Phase::Draining | Phase::Lost | Phase::Absent => return Some(Refusal::Draining),
         Phase::Ejected => return Some(Refusal::Unhealthy),
+        Phase::Pressed => return Some(Refusal::Pressure),
         Phase::Serving | Phase::Quiet | Phase::Suspect => {}
     }
     if needs.zones >> worker.zone.0 & 1 == 0 {
         return Some(Refusal::Zone);
+    }
+    if needs.labels & !worker.labels != 0 {
+        return Some(Refusal::Labels);
     }
     let most = if worker.phase == Phase::Suspect { 1 } else { u32::MAX };
     if worker.starting >= config.starts_per_worker_max.min(most) {
@@ -377,6 +414,30 @@ impl<'a> WorkerView<'a> {
     #[must_use]
     pub fn id(&self) -> WorkerId {
         self.at
+    }
+
+    /// Returns the zone that it is in.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.worker.zone
+    }
+
+    /// Returns the boundary between its sandboxes.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.worker.isolation
+    }
+
+    /// Returns its labels ([`Capacity::labels`](crate::Capacity::labels)).
+    #[must_use]
+    pub fn labels(&self) -> u16 {
+        self.worker.labels
+    }
+
+    /// Returns the memory that its sandboxes may be given, in KiB.
+    #[must_use]
+    pub fn memory_kib(&self) -> u32 {
+        self.worker.memory_kib
     }
 
     /// Returns the share of its memory that is given away, from 0 to 1.

@@ -94,10 +94,15 @@ pub enum Refusal {
     InterfaceSlots,
     /// It is in a zone that the function's network does not reach.
     Zone,
+    /// It lacks one of the labels that the function needs
+    /// ([`FunctionSettings::labels`](crate::FunctionSettings::labels)).
+    Labels,
     /// It already starts as many sandboxes as it may at once.
     Starting,
     /// It is ejected, since starts on it failed lately.
     Unhealthy,
+    /// It is under pressure ([`Event::WorkerPressed`](crate::Event::WorkerPressed)).
+    Pressure,
     /// Its live load would exceed the compliance goal ([`Gate`]).
     Compliance,
 }

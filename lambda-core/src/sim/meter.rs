@@ -264,7 +264,7 @@ impl Meter {
             Command::StopVm { vm, .. } => [7, vm.0, 0],
             Command::StartInterface { interface, .. } => [8, interface.0, 0],
             Command::StopInterface { interface } => [9, interface.0, 0],
-            Command::AskWorker { zone } => [10, u64::from(zone.0), 0],
+            Command::AskWorker { zone, labels } => [10, u64::from(zone.0), u64::from(labels)],
             Command::DrainWorker { worker } => [11, u64::from(worker.0), 0],
             Command::RetireWorker { worker } => [12, u64::from(worker.0), 0],
             Command::LoseWorker { worker } => [13, u64::from(worker.0), 0],

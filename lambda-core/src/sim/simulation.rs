@@ -418,10 +418,11 @@ impl<'a> Simulation<'a> {
             Command::StopInterface { interface } => {
                 self.after(latencies.interface_start, Event::InterfaceGone { interface });
             }
-            Command::AskWorker { zone } => {
+            Command::AskWorker { zone, labels } => {
                 let worker = WorkerId(self.next_worker);
                 self.next_worker += 1;
-                let capacity = Capacity { zone, ..self.settings.capacity };
+                let labels = labels | self.settings.capacity.labels;
+                let capacity = Capacity { zone, labels, ..self.settings.capacity };
                 self.after(latencies.worker_start, Event::WorkerJoined { worker, capacity });
             }
             Command::LoseWorker { worker } => self.lost(worker),

@@ -15,6 +15,8 @@ pub(crate) struct Free {
     pub(crate) slots: u32,
     /// The zones, one bit each.
     pub(crate) zones: u32,
+    /// What the worker has ([`Capacity::labels`](crate::Capacity::labels)), or any of several.
+    pub(crate) labels: u16,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,7 @@ impl Free {
             && self.cpu_milli >= needed.cpu_milli
             && self.slots >= needed.slots
             && self.zones & needed.zones != 0
+            && needed.labels & !self.labels == 0
     }
 
     fn most(nodes: &[Self]) -> Self {
@@ -45,6 +48,7 @@ impl Free {
             cpu_milli: most.cpu_milli.max(it.cpu_milli),
             slots: most.slots.max(it.slots),
             zones: most.zones | it.zones,
+            labels: most.labels | it.labels,
         })
     }
 }
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     fn free(kib: u32, cpu_milli: u32) -> Free {
-        Free { kib, cpu_milli, slots: 1, zones: 1 }
+        Free { kib, cpu_milli, slots: 1, zones: 1, labels: 0 }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Workers;
 use super::row::{CLASSES, NO_ROOM, Phase, ROOMS};
 use crate::id::{WorkerId, ZONES_MAX, Zone};
+use crate::store::fits::Free;
 
 impl Workers {
     /// Writes to `to` the lists of workers in `zones` that certainly have `kib` free. Each entry is
@@ -38,23 +39,21 @@ impl Workers {
         end
     }
 
-    /// Returns the zones in which some worker certainly has `kib` free, one bit each.
-    pub(crate) fn zones_with_room(&self, kib: u32) -> u32 {
-        let above = class(kib) + 1;
-        let mut left = self.zones[0];
+    /// Returns those of the zones of `needed` in which some worker certainly has the memory and the
+    /// labels, one bit each.
+    pub(crate) fn zones_with_room(&self, needed: &Free) -> u32 {
+        let above = class(needed.kib) + 1;
+        let mut left = self.zones[0] & needed.zones;
         let mut zones = 0;
         while left != 0 {
             let zone = left.trailing_zeros();
             left &= left - 1;
             let room = self.occupied.get(zone as usize).is_some_and(|bits| bits >> above != 0);
-            zones |= u32::from(room) << zone;
+            let labelled = |needed| self.fits().find(&needed, 0, |_| true).is_some();
+            let has = needed.labels == 0 || labelled(Free { zones: 1 << zone, ..*needed });
+            zones |= u32::from(room && has) << zone;
         }
         zones
-    }
-
-    /// Returns the zones with a worker that takes sandboxes, full or not, one bit each.
-    pub(crate) fn zones_served(&self) -> u32 {
-        self.zones[0] | self.zones[1]
     }
 
     /// Returns the `nth` worker of the joined lists that [`Self::sure_rooms`] found.
@@ -84,8 +83,8 @@ impl Workers {
     pub(super) fn sort(&mut self, at: WorkerId) {
         let Some(worker) = self.get(at) else { return };
         let room = match worker.phase {
-            Phase::Draining | Phase::Ejected | Phase::Lost => NO_ROOM,
             Phase::Absent => return,
+            phase if !phase.takes() => NO_ROOM,
             phase => {
                 let quiet = if phase == Phase::Serving { 0 } else { ROOMS };
                 let zone = usize::from(worker.zone.0) * CLASSES as usize;

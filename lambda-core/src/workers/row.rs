@@ -30,6 +30,7 @@ pub(crate) struct Worker {
     pub(crate) starting: u32,
     pub(crate) sandboxes: u32,
     pub(crate) vms: u32,
+    pub(crate) labels: u16,
     pub(super) room: u32,
     pub(super) room_place: u32,
     pub(crate) zone: Zone,
@@ -52,12 +53,21 @@ pub(crate) enum Phase {
     Suspect,
     /// Its starts failed too often: takes no sandboxes for a while and keeps those it has.
     Ejected,
+    /// Under pressure, as its driver reports: takes no sandboxes and keeps those it has.
+    Pressed,
     Draining,
     /// Lost: for the driver it is gone. What the engine still has of it is removed in parts; no
     /// command names the worker any more.
     Lost,
     /// The seat is empty.
     Absent,
+}
+
+impl Phase {
+    /// Returns whether the worker takes sandboxes now.
+    pub(crate) fn takes(self) -> bool {
+        matches!(self, Self::Serving | Self::Quiet | Self::Suspect)
+    }
 }
 
 /// The current use by the sandboxes of a worker.
@@ -90,6 +100,7 @@ impl Worker {
             head: SandboxSlot::NONE,
             seat: NONE,
             vms: 0,
+            labels: 0,
         }
     }
 
@@ -104,6 +115,7 @@ impl Worker {
             cpu_milli,
             slots: self.slots.saturating_sub(self.slots_used),
             zones: 1 << self.zone.0,
+            labels: self.labels,
         }
     }
 

@@ -2,6 +2,7 @@
 //! target and by a test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use lambda_core::placement::{Placement, Scored, baselines};
@@ -341,13 +342,17 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
                 cpu_milli: bytes.pick(&[0, 1000, 2000, u32::MAX]),
                 interface_slots: bytes.pick(&[0, 1, 3, u32::MAX]),
                 zone: Zone(bytes.pick(&[0, 0, 1, 15, 16, 255])),
+                labels: 0,
                 isolation: bytes.pick(&[
                     Isolation::Sandbox,
                     Isolation::VmPerAccount,
                     Isolation::VmPerSandbox,
                 ]),
             };
-            Event::WorkerJoined { worker: worker(bytes), capacity }
+            let worker = worker(bytes);
+            let capacity =
+                Capacity { labels: u16::try_from(worker.0 & 3).unwrap_or(0), ..capacity };
+            Event::WorkerJoined { worker, capacity }
         }
         26 => seldom(bytes, number),
         27 => report(worker(bytes), bytes, checker),
@@ -390,6 +395,8 @@ fn seldom(bytes: &mut Bytes<'_>, number: usize) -> Event {
         }
         byte if byte % 4 == 0 => Event::WorkerDraining { worker: worker(bytes) },
         byte if byte % 4 == 1 => Event::WorkerLost { worker: worker(bytes) },
+        byte @ 64.. if byte % 8 == 3 => Event::WorkerPressed { worker: worker(bytes) },
+        byte @ 64.. if byte % 8 == 7 => Event::WorkerRelieved { worker: worker(bytes) },
         _ => Event::WorkerBeat { worker: worker(bytes) },
     }
 }
@@ -409,8 +416,8 @@ fn put(bytes: &mut Bytes<'_>) -> Event {
     settings.reserved_concurrency = bytes.pick(&[None, None, None, Some(0), Some(2)]);
     settings.provisioned_concurrency = bytes.pick(&[0, 0, 0, 1, 2, u32::MAX]);
     settings.network = bytes.pick(&[None, None, Some(0), Some(1), Some(9)]).map(NetworkId);
-    // The two bytes of a setting that is gone: saved inputs keep their meaning.
-    let _ = (bytes.next(), bytes.next());
+    settings.labels = bytes.pick(&[0, 0, 0, 1, 2]);
+    settings.sandboxes_max = NonZeroU16::new(bytes.pick(&[0, 0, 1, 2]));
     let byte = bytes.next();
     let revision = u64::from(byte % 3);
     settings.shares_with = match byte >> 5 {

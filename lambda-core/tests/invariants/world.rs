@@ -1,6 +1,7 @@
 //! A driver that is slow and late, repeats itself, loses workers, makes things fail, stops and sets
 //! back the clock, and sends invalid events; with its engine, and the checker between them.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use lambda_core::FleetSizing;
@@ -65,6 +66,11 @@ pub(crate) enum Step {
         function: u32,
         back: u64,
     },
+    /// Begins or ends the pressure on a worker.
+    Press {
+        worker: u32,
+        pressed: bool,
+    },
     /// Announces the end of a worker.
     Ends {
         worker: u32,
@@ -105,6 +111,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u32, 0..5u32).prop_map(|(account, weight)| Step::Weight { account, weight }),
         2 => (0..4u32, 0..12u64).prop_map(|(function, back)| Step::Withdraw { function, back }),
         1 => (0..4u32, 0..90_000u64).prop_map(|(worker, ms)| Step::Ends { worker, ms }),
+        2 => (0..4u32, any::<bool>()).prop_map(|(worker, pressed)| Step::Press { worker, pressed }),
         1 => (0..100u64).prop_map(Step::Nonsense),
         2 => Just(Step::Again),
         2 => index().prop_map(Step::Late),
@@ -202,6 +209,8 @@ impl World {
         );
         settings.timeout = Duration::from_secs(5);
         settings.cpu_milli = 300;
+        settings.labels = if function == 2 { 1 } else { 0 };
+        settings.sandboxes_max = NonZeroU16::new(if function == 1 { 2 } else { 0 });
         settings.network = (self.fleet.networks && function == 3).then_some(NetworkId(0));
         settings
     }
@@ -276,6 +285,7 @@ impl World {
                     interface_slots: 3,
                     zone: Zone(u8::try_from(*worker % 2).unwrap_or(0)),
                     isolation: self.fleet.isolation,
+                    labels: u16::try_from(worker % 3).unwrap_or(0),
                 };
                 Event::WorkerJoined { worker: WorkerId(*worker), capacity }
             }
@@ -313,6 +323,10 @@ impl World {
                 invocation: InvocationId(self.invoked.saturating_sub(*back)),
                 function: FunctionId(*function),
             },
+            Step::Press { worker, pressed: true } => {
+                Event::WorkerPressed { worker: WorkerId(*worker) }
+            }
+            Step::Press { worker, .. } => Event::WorkerRelieved { worker: WorkerId(*worker) },
             Step::Ends { worker, ms } => Event::WorkerEnds {
                 worker: WorkerId(*worker),
                 at: self.now + Duration::from_millis(*ms),

@@ -48,7 +48,7 @@ impl Driver {
                 Command::LoseWorker { worker } => {
                     self.on_worker_lost(WorkerId(worker.0), "its lease is over without a beat");
                 }
-                Command::AskWorker { zone } => {
+                Command::AskWorker { zone, .. } => {
                     self.show(|| HostEvent::WorkerWanted { zone: u32::from(zone.0) });
                 }
                 // Nothing to do: the worker works on until its last sandbox is gone.

@@ -16,12 +16,16 @@ pub enum Invariant {
     NothingToWhatEnds,
     /// A busy sandbox is stopped only when its invocation is timed out.
     BusyIsNotStopped,
-    /// The memory and processor time that workers and VMs give away stay within their limits.
+    /// The memory and processor time that workers and VMs give away stay within their limits, and
+    /// a worker under pressure gives away nothing.
     CapacityHolds,
     /// A worker has no more sandboxes with an interface than slots, and an interface no more
     /// sandboxes than its limit.
     InterfaceSlotsHold,
-    /// Account, reserved and provisioned concurrency are within their limits.
+    /// A sandbox starts only on a worker with the labels that its function needs.
+    LabelsHold,
+    /// Account, reserved and provisioned concurrency and the number of a function's sandboxes are
+    /// within their limits.
     LimitsHold,
     /// Every accepted invocation ends exactly once.
     InvocationsEndOnce,

@@ -91,6 +91,30 @@ impl Checker {
         )
     }
 
+    /// Checks that a function may have one more sandbox.
+    pub(super) fn within_its_number(&self, sandbox: &SandboxSeen) -> Checked {
+        let of = self.sandboxes.values().filter(|it| it.function == sandbox.function).count();
+        let most =
+            sandbox.settings.sandboxes_max.map_or(usize::MAX, |most| usize::from(most.get()));
+        hold(
+            of < most,
+            Invariant::LimitsHold,
+            "a function has no more sandboxes than it may",
+            || format!("{of} before {sandbox:?}"),
+        )
+    }
+
+    /// Checks that a sandbox's worker has the labels that its function needs.
+    pub(super) fn on_a_worker_with_its_labels(&self, sandbox: &SandboxSeen) -> Checked {
+        let has = self.workers.get(&sandbox.worker).map_or(0, |it| it.capacity.labels);
+        hold(
+            sandbox.settings.labels & !has == 0,
+            Invariant::LabelsHold,
+            "a sandbox starts on a worker with the labels of its function",
+            || format!("{sandbox:?}"),
+        )
+    }
+
     /// Checks a worker's limits after a start on it. `adds_memory` is false for a sandbox in a VM,
     /// whose memory is already counted.
     pub(super) fn within_capacity(&self, id: WorkerId, adds_memory: bool) -> Checked {
@@ -106,6 +130,12 @@ impl Checker {
             !worker.draining,
             Invariant::NothingToWhatEnds,
             "nothing is placed on a draining worker",
+            || format!("{id:?}"),
+        )?;
+        hold(
+            !worker.pressed,
+            Invariant::CapacityHolds,
+            "nothing starts on a worker under pressure",
             || format!("{id:?}"),
         )?;
         let on = || self.sandboxes.values().filter(|it| it.worker == id);

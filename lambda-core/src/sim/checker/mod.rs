@@ -174,6 +174,8 @@ impl Checker {
                     settings,
                     deadline: None,
                 };
+                self.within_its_number(&started)?;
+                self.on_a_worker_with_its_labels(&started)?;
                 self.in_its_vm(&started)?;
                 self.with_its_interface(&started)?;
                 self.sandboxes.insert(sandbox, started);

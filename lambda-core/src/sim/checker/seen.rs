@@ -13,6 +13,8 @@ pub struct WorkerSeen {
     pub capacity: Capacity,
     /// Whether the worker is draining.
     pub draining: bool,
+    /// Whether the worker is under pressure.
+    pub(super) pressed: bool,
     pub(super) joined: Time,
     /// Whether it has sent a report since it joined.
     pub(super) reported: bool,
@@ -160,9 +162,14 @@ impl Checker {
         match event {
             Event::WorkerJoined { worker, capacity } => {
                 let (draining, joined, drained_by) = (false, self.now, None);
-                let (capacity, reported) = (*capacity, false);
-                let seen = WorkerSeen { capacity, draining, joined, reported, drained_by };
+                let (capacity, reported, pressed) = (*capacity, false, false);
+                let seen = WorkerSeen { capacity, draining, pressed, joined, reported, drained_by };
                 self.workers.insert(*worker, seen);
+            }
+            Event::WorkerPressed { worker } | Event::WorkerRelieved { worker } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.pressed = matches!(event, Event::WorkerPressed { .. });
+                }
             }
             Event::WorkerDraining { worker } => self.drains(*worker, None),
             Event::WorkerEnds { worker, at } => {
