@@ -4,7 +4,6 @@
 //! The memory of a machine and the files of a snapshot have no names, so that they end with the
 //! processes. The tests of `lambda-sandbox` look for jails and control groups.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::print_stdout, reason = "the number of rounds")]
 
 mod machine;
 
@@ -74,7 +73,7 @@ fn all_end(marker: &str) -> bool {
 
 fn rounds() -> u64 {
     let given = std::env::var("KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    given.unwrap_or(if test_support::long() { 500 } else { 10 })
+    given.unwrap_or_else(|| if test_support::long() { 500 } else { 10 })
 }
 
 /// A moment that differs from round to round, and is the same in each run.
