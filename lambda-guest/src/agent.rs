@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use lambda_sandbox::linux::LinuxBackend;
-use lambda_sandbox::remote;
+use lambda_sandbox::remote::{self, Server};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::disks::WithDisks;
 use crate::vsock::{Listener, dial};
+use crate::wake::Kernel;
 
 /// Serves until the backend or the listener fails.
 ///
@@ -23,6 +24,7 @@ pub(crate) fn run() -> io::Result<Infallible> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let backend = WithDisks::new(LinuxBackend::new().map_err(io::Error::other)?);
+        let server = Server::new(Arc::new(backend), Arc::new(Kernel));
         let listener = Listener::bind(remote::guest::AGENT_PORT)?;
         let (sender, mut streams) = mpsc::channel(1);
         let accepting = move || {
@@ -34,9 +36,9 @@ pub(crate) fn run() -> io::Result<Infallible> {
         loop {
             let stream = streams.recv().await.ok_or(io::ErrorKind::BrokenPipe)??;
             stream.set_nonblocking(true)?;
-            let (stream, backend) = (UnixStream::from_std(stream)?, Arc::new(backend.clone()));
+            let (stream, server) = (UnixStream::from_std(stream)?, server.clone());
             tokio::spawn(async move {
-                if let Err(fault) = remote::serve(stream, backend).await {
+                if let Err(fault) = server.serve(stream).await {
                     eprintln!("lambda-guest: a connection of the host: {fault}");
                 }
             });

@@ -22,6 +22,8 @@ mod first;
 mod mounts;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vsock;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod wake;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> ExitCode {

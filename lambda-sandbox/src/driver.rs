@@ -26,6 +26,13 @@ pub trait Driver: Send + fmt::Debug {
     /// freezes.
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>>;
 
+    /// Lets a sandbox go on that was restored from a snapshot after its init: thaws it, lets the
+    /// runtime run its hooks (`restore/next` of the Runtime API), and freezes it again. Called at
+    /// most once, between `init` and the first `invoke`.
+    fn restore(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        Box::pin(async { Ok(InitReport::default()) })
+    }
+
     /// Thaws if it is frozen, hands over `invocation` and waits for its end, for its timeout at
     /// most.
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>>;

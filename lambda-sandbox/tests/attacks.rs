@@ -80,7 +80,7 @@ async fn verdicts(backend: &dyn Backend, outside: bool) -> BTreeMap<String, Stri
 
 /// Runs every probe inside, and checks that each is refused. Reports those that no defence of this
 /// machine refuses.
-async fn check_inside(backend: &LinuxBackend) {
+async fn check_inside(backend: &dyn Backend) {
     let verdicts_inside = verdicts(backend, false).await;
     let isolation = backend.isolation();
     let mut moot = Vec::new();
@@ -109,6 +109,30 @@ async fn attacks_are_refused_inside_and_work_outside() {
     let refused: Vec<_> =
         (verdicts_outside.iter()).filter(|(_, verdict)| *verdict != "through").collect();
     assert_eq!(refused, Vec::<(&String, &String)>::new());
+}
+
+/// The same attacks from a sandbox in a virtual machine.
+#[cfg(feature = "vm")]
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn attacks_are_refused_in_a_machine() {
+    use lambda_sandbox::vm::{Settings, VmBackend};
+
+    let path = |variable: &str| {
+        let path = std::env::var_os(variable).map(std::path::PathBuf::from);
+        if path.is_none() {
+            let why = format!("{variable} is not set: cargo xtask vm");
+            test_support::left_out("attacks in a machine", &why);
+        }
+        path
+    };
+    let (Some(kernel), Some(guest)) = (path("VM_KERNEL"), path("VM_GUEST")) else { return };
+    let Some(monitor) = path("LAMBDA_VMM") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = Settings::new(kernel, guest, monitor, folder.path());
+    let backend = VmBackend::start(settings).await.expect("a machine");
+    assert!(backend.isolation().in_force.contains_key(&Defence::Kernel));
+    check_inside(&backend).await;
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The messages between a machine's process and the program that made it.
 
-use crate::wire::{Reader, Writer};
+use crate::wire::{Reader, Wire, Writer, structures, variants};
 use crate::{Config, Error};
 
 /// A request to a machine's process.
@@ -115,171 +115,70 @@ impl Report {
     pub fn exits(&self) -> u64 {
         self.mmio_reads + self.mmio_writes + self.ports + self.others
     }
+}
 
-    fn write(&self, out: &mut Writer) {
-        out.u64(self.mmio_reads).u64(self.mmio_writes).u64(self.ports).u64(self.others);
-        out.bytes(&self.console);
+structures! {
+    Report { mmio_reads, mmio_writes, ports, others, console }
+    SystemCalls { vcpu, devices }
+}
+
+variants! {
+    Boot { 0 => Kernel, 1 => Snapshot }
+    Cause { 0 => Shutdown, 1 => Failed(step) }
+    Request {
+        0 => Prepare, 1 => Start { config, boot }, 2 => Pause, 3 => Resume, 4 => Snapshot,
+        5 => Connect { port }, 6 => Report, 7 => Attach { disk },
     }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            mmio_reads: from.u64()?,
-            mmio_writes: from.u64()?,
-            ports: from.u64()?,
-            others: from.u64()?,
-            console: from.bytes(CONSOLE_BYTES_MAX)?.to_vec(),
-        })
+    Reply {
+        0 => Prepared, 1 => Started { system_calls }, 2 => Stream { port }, 3 => Paused,
+        4 => Resumed, 5 => Saved { memory_bytes }, 6 => Connected, 7 => Attached,
+        8 => Report(report), 9 => Refused { message }, 10 => Ended { cause, report },
     }
 }
 
 impl Request {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.u16(VERSION);
-        match self {
-            Self::Start { config, boot } => {
-                out.u8(1).u8(u8::from(*boot == Boot::Snapshot));
-                config.write(&mut out);
-            }
-            Self::Pause => {
-                out.u8(2);
-            }
-            Self::Resume => {
-                out.u8(3);
-            }
-            Self::Snapshot => {
-                out.u8(4);
-            }
-            Self::Connect { port } => {
-                out.u8(5).u32(*port);
-            }
-            Self::Report => {
-                out.u8(6);
-            }
-            Self::Prepare => {
-                out.u8(7);
-            }
-            Self::Attach { disk } => {
-                out.u8(8).u8(*disk);
-            }
-        }
-        out.finish()
+        message(self)
     }
 
+    /// Reads a request, whose configuration is within its limits.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let mut from = Reader::new(bytes, "a request");
-        if from.u16()? != VERSION {
-            return Err(from.invalid("it is of another version"));
+        let request = parse(bytes, "a request")?;
+        if let Self::Start { config, .. } = &request {
+            config.check()?;
         }
-        let request = match from.u8()? {
-            1 => {
-                let boot = if from.u8()? == 0 { Boot::Kernel } else { Boot::Snapshot };
-                Self::Start { boot, config: Config::read(&mut from)? }
-            }
-            2 => Self::Pause,
-            3 => Self::Resume,
-            4 => Self::Snapshot,
-            5 => Self::Connect { port: from.u32()? },
-            6 => Self::Report,
-            7 => Self::Prepare,
-            8 => Self::Attach { disk: from.u8()? },
-            _ => return Err(from.invalid("its kind is unknown")),
-        };
-        from.end()?;
         Ok(request)
     }
 }
 
 impl Reply {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.u16(VERSION);
-        match self {
-            Self::Started { system_calls } => {
-                out.u8(1).u16(system_calls.vcpu).u16(system_calls.devices);
-            }
-            Self::Stream { port } => {
-                out.u8(2).u32(*port);
-            }
-            Self::Prepared => {
-                out.u8(10);
-            }
-            Self::Paused => {
-                out.u8(3);
-            }
-            Self::Resumed => {
-                out.u8(4);
-            }
-            Self::Saved { memory_bytes } => {
-                out.u8(5).u64(*memory_bytes);
-            }
-            Self::Connected => {
-                out.u8(6);
-            }
-            Self::Attached => {
-                out.u8(11);
-            }
-            Self::Report(report) => report.write(out.u8(7)),
-            Self::Refused { message } => {
-                out.u8(8).bytes(cut(message));
-            }
-            Self::Ended { cause, report } => {
-                out.u8(9);
-                match cause {
-                    Cause::Shutdown => out.u8(0),
-                    Cause::Failed(message) => out.u8(1).bytes(cut(message)),
-                };
-                report.write(&mut out);
-            }
-        }
-        out.finish()
+        message(self)
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let mut from = Reader::new(bytes, "a reply");
-        if from.u16()? != VERSION {
-            return Err(from.invalid("it is of another version"));
-        }
-        let reply = match from.u8()? {
-            1 => {
-                let system_calls = SystemCalls { vcpu: from.u16()?, devices: from.u16()? };
-                Self::Started { system_calls }
-            }
-            2 => Self::Stream { port: from.u32()? },
-            3 => Self::Paused,
-            4 => Self::Resumed,
-            5 => Self::Saved { memory_bytes: from.u64()? },
-            6 => Self::Connected,
-            7 => Self::Report(Report::read(&mut from)?),
-            8 => Self::Refused { message: from.text(TEXT_BYTES_MAX)? },
-            10 => Self::Prepared,
-            11 => Self::Attached,
-            9 => {
-                let cause = match from.u8()? {
-                    0 => Cause::Shutdown,
-                    _ => Cause::Failed(from.text(TEXT_BYTES_MAX)?),
-                };
-                Self::Ended { cause, report: Report::read(&mut from)? }
-            }
-            _ => return Err(from.invalid("its kind is unknown")),
-        };
-        from.end()?;
-        Ok(reply)
+        parse(bytes, "a reply")
     }
 }
 
-/// Cuts a text at a boundary of characters.
-fn cut(text: &str) -> &[u8] {
-    let mut length = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(length) {
-        length -= 1;
+fn message(value: &impl Wire) -> Vec<u8> {
+    let mut out = Writer::default();
+    value.write(out.u16(VERSION));
+    out.finish()
+}
+
+fn parse<T: Wire>(bytes: &[u8], what: &'static str) -> Result<T, Error> {
+    let mut from = Reader::new(bytes, what);
+    if from.u16()? != VERSION {
+        return Err(from.invalid("it is of another version"));
     }
-    &text.as_bytes()[..length]
+    let value = T::read(&mut from)?;
+    from.end()?;
+    Ok(value)
 }
 
 /// The version of the messages. Both programs are built together; a mismatch is an error.
-const VERSION: u16 = 2;
-const TEXT_BYTES_MAX: usize = 4096;
+const VERSION: u16 = 3;
 /// The largest part of the console's output that is kept.
 pub(crate) const CONSOLE_BYTES_MAX: usize = 16 * 1024;
 
@@ -329,10 +228,10 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_characters() {
-        let message = "ä".repeat(TEXT_BYTES_MAX);
+        let message = format!("x{}", "ä".repeat(4096));
         let reply = Reply::parse(&Reply::Refused { message }.bytes()).unwrap();
         let Reply::Refused { message } = reply else { panic!("{reply:?}") };
-        assert_eq!(message.len(), TEXT_BYTES_MAX);
+        assert_eq!(message.len(), 4095);
     }
 
     proptest! {

@@ -58,6 +58,9 @@ mod cpu;
 mod devices;
 mod error;
 mod filter;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kernel;
 mod link;
 mod machine;
@@ -71,7 +74,8 @@ mod poll;
 mod process;
 mod service;
 mod snapshot;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, expect(dead_code, reason = "a part of it is for tests alone"))]
 mod testing;
 mod vcpu;
 mod vm;

@@ -23,7 +23,7 @@ use crate::mmio::{Interrupt, Transport};
 use crate::poll::{Readiness, Source};
 use crate::snapshot;
 use crate::vcpu::{Gate, Vcpu};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Reader, Wire, Writer};
 use crate::{Config, Error};
 
 /// The descriptors of a machine.

@@ -33,7 +33,7 @@ pub(crate) fn open(file: &File) -> Result<Vec<u8>, Error> {
     unseal(&bytes)
 }
 
-fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+pub(crate) fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let mut from = Reader::new(bytes, "the snapshot");
     if from.raw(MAGIC.len())? != MAGIC {
         return Err(from.invalid("it is no state file"));
@@ -54,7 +54,7 @@ fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 
 const MAGIC: &[u8; 8] = b"lambdavm";
 /// Raised with every change of what the file contains.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

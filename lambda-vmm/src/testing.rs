@@ -1,5 +1,8 @@
-//! A driver for tests: sets up the queues of a device in a memory of its own, well or badly.
+//! A driver for tests and fuzzing: sets up the queues of a device in a memory of its own, well or
+//! badly.
+#![expect(clippy::unwrap_used, reason = "a fault of a test ends it")]
 
+use std::fs::File;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
@@ -35,9 +38,8 @@ const RING_BYTES: u64 = 0x1000;
 
 impl Driver {
     pub(crate) fn new(device: impl FnOnce(&Ram) -> Box<dyn Device>) -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(MEMORY_BYTES).unwrap();
-        let ram = Ram::map(file.into(), MEMORY_BYTES, Mapping::Shared).unwrap();
+        let ram =
+            Ram::map(memory_file(MEMORY_BYTES).into(), MEMORY_BYTES, Mapping::Shared).unwrap();
         let memory = ram.memory().clone();
         let line = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
         let interrupt = Interrupt::new(Arc::clone(&line));
@@ -137,4 +139,12 @@ impl Driver {
 fn rings(queue: usize) -> (u64, u64, u64) {
     let start = RINGS + queue as u64 * RING_BYTES;
     (start, start + 0x400, start + 0x800)
+}
+
+/// Makes a file in memory.
+pub(crate) fn memory_file(bytes: u64) -> File {
+    let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+    let file = File::from(nix::sys::memfd::memfd_create(c"test", flags).unwrap());
+    file.set_len(bytes).unwrap();
+    file
 }

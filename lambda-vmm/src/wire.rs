@@ -1,7 +1,136 @@
 //! The binary form of configurations, messages and snapshots: little-endian numbers, and byte
-//! strings preceded by their length. Every length is checked before it is used.
+//! strings and lists preceded by their length. Every length is checked before it is used.
 
 use crate::Error;
+
+/// A value with a binary form.
+pub(crate) trait Wire: Sized {
+    fn write(&self, out: &mut Writer);
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error>;
+}
+
+/// Gives structures the form of their fields, one after another.
+macro_rules! structures {
+    ($($name:ident { $($field:ident),* $(,)? })*) => { $(
+        impl $crate::wire::Wire for $name {
+            fn write(&self, out: &mut $crate::wire::Writer) {
+                let Self { $($field),* } = self;
+                $($crate::wire::Wire::write($field, out);)*
+            }
+            fn read(from: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::Error> {
+                $(let $field = $crate::wire::Wire::read(from)?;)*
+                Ok(Self { $($field),* })
+            }
+        }
+    )* };
+}
+
+/// Gives enumerations the form of a number and the fields of the variant.
+macro_rules! variants {
+    ($($name:ident {
+        $($number:literal => $variant:ident $(($value:ident))? $({ $($field:ident),* })?),* $(,)?
+    })*) => { $(
+        impl $crate::wire::Wire for $name {
+            fn write(&self, out: &mut $crate::wire::Writer) {
+                match self {
+                    $(Self::$variant $(($value))? $({ $($field),* })? => {
+                        out.u8($number);
+                        $($crate::wire::Wire::write($value, out);)?
+                        $($($crate::wire::Wire::write($field, out);)*)?
+                    })*
+                }
+            }
+            fn read(from: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::Error> {
+                match from.u8()? {
+                    $($number => {
+                        $(let $value = $crate::wire::Wire::read(from)?;)?
+                        $($(let $field = $crate::wire::Wire::read(from)?;)*)?
+                        Ok(Self::$variant $(($value))? $({ $($field),* })?)
+                    })*
+                    _ => Err(from.invalid("its kind is unknown")),
+                }
+            }
+        }
+    )* };
+}
+
+pub(crate) use {structures, variants};
+
+macro_rules! numbers {
+    ($($kind:ident)*) => { $(
+        impl Wire for $kind {
+            fn write(&self, out: &mut Writer) {
+                out.$kind(*self);
+            }
+            fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+                from.$kind()
+            }
+        }
+    )* };
+}
+
+numbers!(u8 u16 u32 u64);
+
+impl Wire for bool {
+    fn write(&self, out: &mut Writer) {
+        out.u8(u8::from(*self));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+        match from.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(from.invalid("a truth value is neither 0 nor 1")),
+        }
+    }
+}
+
+/// What is longer than [`TEXT_BYTES_MAX`] is cut, between characters.
+impl Wire for String {
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.as_bytes()[..self.floor_char_boundary(TEXT_BYTES_MAX)]);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+        let text = std::str::from_utf8(from.bytes(TEXT_BYTES_MAX)?);
+        Ok(text.map_err(|_| from.invalid("a text is not UTF-8"))?.to_owned())
+    }
+}
+
+impl<const N: usize> Wire for [u8; N] {
+    fn write(&self, out: &mut Writer) {
+        out.raw(self);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+        from.array()
+    }
+}
+
+impl<T: Wire> Wire for Option<T> {
+    fn write(&self, out: &mut Writer) {
+        self.is_some().write(out);
+        self.iter().for_each(|value| value.write(out));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+        if bool::read(from)? { T::read(from).map(Some) } else { Ok(None) }
+    }
+}
+
+/// A list takes memory for values that are there, whatever its length says.
+impl<T: Wire> Wire for Vec<T> {
+    fn write(&self, out: &mut Writer) {
+        out.u32(u32::try_from(self.len()).unwrap_or(u32::MAX));
+        self.iter().for_each(|value| value.write(out));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
+        (0..from.u32()?).map(|_| T::read(from)).collect()
+    }
+}
+
+const TEXT_BYTES_MAX: usize = 4096;
 
 /// Appends values to a byte string.
 #[derive(Debug, Default)]
@@ -95,11 +224,6 @@ impl<'a> Reader<'a> {
             return Err(self.invalid("a length exceeds its limit"));
         }
         self.raw(length)
-    }
-
-    pub(crate) fn text(&mut self, max: usize) -> Result<String, Error> {
-        let text = std::str::from_utf8(self.bytes(max)?);
-        Ok(text.map_err(|_| self.invalid("a text is not UTF-8"))?.to_owned())
     }
 
     /// Checks that nothing follows.

@@ -265,8 +265,8 @@ fn broken_snapshots_are_refused_by_name() {
     assert!(attempt(&config, &cut, &memory).contains("it ends early"));
     let flipped = copy(|bytes| bytes[5000] ^= 1);
     assert!(attempt(&config, &flipped, &memory).contains("checksum"));
-    let newer = copy(|bytes| bytes[8] = 2);
-    assert!(attempt(&config, &newer, &memory).contains("version 2"));
+    let newer = copy(|bytes| bytes[8] = 3);
+    assert!(attempt(&config, &newer, &memory).contains("version 3"));
     let mut larger = config.clone();
     larger.memory_bytes += 4096;
     memory.set_len(larger.memory_bytes).unwrap();

@@ -4,7 +4,7 @@
 mod machine;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -196,6 +196,82 @@ fn a_full_disk_is_named_and_the_machine_goes_on() {
     assert!(error.contains("write the state file: No space left on device"), "{error}");
     machine.vm.resume(TIME).unwrap();
     machine.vm.pause(TIME).unwrap();
+}
+
+/// The state and memory files of a guest that spins.
+fn saved(kvm: &File, config: &Config) -> (Vec<u8>, File) {
+    let mut machine = boot(kvm, config, &SPIN).unwrap();
+    machine.vm.pause(TIME).unwrap();
+    let (mut state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    machine.vm.snapshot(config, &state, &memory, TIME).unwrap();
+    let mut bytes = Vec::new();
+    state.rewind().unwrap();
+    state.read_to_end(&mut bytes).unwrap();
+    (bytes, memory)
+}
+
+/// Puts the right checksum at the end of a changed state.
+fn sealed(mut state: Vec<u8>) -> Vec<u8> {
+    let end = state.len() - 4;
+    let sum = crc32fast::hash(&state[..end]);
+    state[end..].copy_from_slice(&sum.to_le_bytes());
+    state
+}
+
+#[test]
+fn broken_snapshots_are_refused_by_name_and_leave_no_process() {
+    let name = "broken_snapshots_are_refused_by_name_and_leave_no_process";
+    let Some(kvm) = kvm(name) else { return };
+    let config = tiny();
+    let (state, memory) = saved(&kvm, &config);
+    let check = |state: &[u8], memory: &File, why: &str| {
+        let (prepared, mut process) = prepare(&kvm).unwrap();
+        let state = file(state);
+        let (memory, boot) = (memory.as_fd(), Source::Snapshot(state.as_fd()));
+        let resources = Resources { memory, boot, disks: &[], network: None };
+        let error = prepared.start(&config, &resources, TIME).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!process.0.wait().unwrap().success());
+    };
+    check(b"", &memory, "the snapshot is refused");
+    check(&[b'x'; 5000], &memory, "it is no state file");
+    check(&state[..state.len() - 1], &memory, "it ends early");
+    let mut changed = state.clone();
+    changed[100] ^= 1;
+    check(&changed, &memory, "its checksum is wrong");
+    let mut newer = state.clone();
+    newer[8] += 1;
+    check(&sealed(newer), &memory, "it has version 3, and this program reads 2");
+    // The description of the processor follows the configuration: its length, and then its entries.
+    // Memory, processors, address, command line, no disks, no network, three choices.
+    let configuration = 8 + 1 + 4 + 4 + config.command_line.len() + 4 + 1 + 3;
+    let processor = 8 + 4 + 4 + configuration + 4;
+    let mut other = state.clone();
+    other[processor + 1] ^= 1;
+    check(&sealed(other), &memory, "it is of a machine with another processor or KVM");
+    let short = memory.try_clone().unwrap();
+    short.set_len(4096).unwrap();
+    check(&state, &short, "4096 of 4194304 bytes");
+}
+
+/// A limit of the process stands for a machine without memory: the guest's cannot be mapped.
+#[test]
+fn a_machine_without_memory_is_refused_by_name() {
+    let Some(kvm) = kvm("a_machine_without_memory_is_refused_by_name") else { return };
+    let (ours, theirs) = Vm::control_sockets().unwrap();
+    let mut limited = std::process::Command::new("sh");
+    // The KiB of addresses that its program takes, and not those of the guest.
+    limited.args(["-c", "ulimit -v 200000; exec \"$0\""]).arg(machine::program());
+    let mut process = machine::Process(limited.stdin(Stdio::from(theirs)).spawn().unwrap());
+    let prepared = Vm::prepare(ours, kvm.as_fd(), TIME).unwrap();
+    let mut config = tiny();
+    config.memory_bytes = 1 << 30;
+    let (memory, kernel) = (memory_file(&config).unwrap(), kernel(&SPIN));
+    let (memory, boot) = (memory.as_fd(), Source::Kernel(kernel.as_fd()));
+    let resources = Resources { memory, boot, disks: &[], network: None };
+    let error = prepared.start(&config, &resources, TIME).unwrap_err().to_string();
+    assert!(error.contains("memory") && error.contains("Cannot allocate"), "{error}");
+    assert!(!process.0.wait().unwrap().success());
 }
 
 /// A guest that counts on its console. An access to a port that was served but not completed when

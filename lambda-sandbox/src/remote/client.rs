@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
@@ -12,7 +12,7 @@ use super::call::call;
 use super::connect::Connect;
 use super::input::Source;
 use super::link::Link;
-use super::message::{Call, Done, Program, Reply, Request, Specification};
+use super::message::{Awakening, Call, Done, Program, Reply, Request, Specification};
 use super::wire::{bytes_of, value_of};
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Driver, Error, Event, Exec, Executed, Exit,
@@ -20,6 +20,16 @@ use crate::{
     LiveUsage, NoLog, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason, StreamPart, Swept,
     TimeLimits,
 };
+
+macro_rules! done {
+    ($driver:expr, $reply:expr, $kind:ident) => {
+        match $reply {
+            Ok((Reply::Done { done: Done::$kind(result), .. }, _)) => result,
+            Ok(_) => Err($driver.wrong_reply().into()),
+            Err(fault) => Err(Error::from(fault).into()),
+        }
+    };
+}
 
 /// Creates sandboxes on the other side of a byte stream. Clones share the way there.
 #[derive(Debug, Clone)]
@@ -67,42 +77,93 @@ impl RemoteBackend {
     }
 }
 
+impl RemoteBackend {
+    /// Returns a backend whose server is known from another connection to one like it.
+    #[cfg(feature = "vm")]
+    pub(crate) fn known(
+        connect: impl Connect,
+        patience: Duration,
+        isolation: Isolation,
+        capabilities: BTreeSet<Capability>,
+    ) -> Self {
+        Self { connect: Arc::new(connect), isolation, capabilities, patience }
+    }
+
+    async fn make(&self, spec: SandboxSpec) -> Result<RemoteDriver, Error> {
+        spec.check()?;
+        spec.limits.check_isolation(&self.isolation)?;
+        check_crosses(&spec)?;
+        let mut driver = self.open(&spec).await?;
+        let source = Source::take(&spec.stdin)?;
+        let specification = Specification {
+            has_stdin: source.is_some(),
+            wants_lines: spec.log.wants_lines(),
+            takes_bytes: spec.log.takes_bytes(),
+            function: spec.function,
+            root: spec.root,
+            command: spec.command,
+            environment: spec.environment,
+            working_directory: spec.working_directory,
+            network: spec.network,
+            limits: spec.limits,
+            times: spec.times,
+        };
+        let body = bytes_of(&specification);
+        if body.len() > super::serve::SPECIFICATION_BYTES_MAX {
+            let max = super::serve::SPECIFICATION_BYTES_MAX;
+            let reason = format!("a remote backend takes at most {max} bytes");
+            return Err(Error::invalid("spec", format!("{} bytes", body.len()), reason));
+        }
+        if let Some(source) = source {
+            let asked = driver.link.add_input(0);
+            driver.link.spawn(source.send(0, driver.link.outbox.clone(), asked));
+        }
+        let (reply, _) = driver.ask(&Request::Create, body.into(), CREATE_TIME).await?;
+        let Reply::Created(result) = reply else { return Err(driver.wrong_reply()) };
+        driver.has_handle = result?.has_handle;
+        Ok(driver)
+    }
+
+    /// Creates a sandbox, waits for the end of its init, and parks it on the other side, frozen.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created or parked; [`InitFailure`] if its init fails.
+    pub async fn park(&self, spec: SandboxSpec) -> Result<InitReport, InitFailure> {
+        let mut driver = self.make(spec).await?;
+        let report = driver.init().await?;
+        let reply = driver.ask(&Request::Park, Bytes::new(), CREATE_TIME).await;
+        let parked: Result<(), Error> = done!(driver, reply, Park);
+        parked?;
+        Ok(report)
+    }
+
+    /// Wakes the machine on the other side with random bytes and the time, and adopts the sandbox
+    /// that is parked there. `spec` is that by which it was made; its log may be another one.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the machine cannot be woken.
+    pub async fn adopt(
+        &self,
+        spec: &SandboxSpec,
+        seed: Bytes,
+        now: SystemTime,
+    ) -> Result<Sandbox<Created>, Error> {
+        let mut driver = self.open(spec).await?;
+        let (wants_lines, takes_bytes) = (spec.log.wants_lines(), spec.log.takes_bytes());
+        let request = Request::Adopt(Awakening { seed, now, wants_lines, takes_bytes });
+        let (reply, _) = driver.ask(&request, Bytes::new(), CREATE_TIME).await?;
+        let Reply::Created(result) = reply else { return Err(driver.wrong_reply()) };
+        driver.has_handle = result?.has_handle;
+        driver.is_adopted = true;
+        Ok(Sandbox::new(Box::new(driver)))
+    }
+}
+
 impl Backend for RemoteBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
-        Box::pin(async move {
-            spec.check()?;
-            spec.limits.check_isolation(&self.isolation)?;
-            check_crosses(&spec)?;
-            let mut driver = self.open(&spec).await?;
-            let source = Source::take(&spec.stdin)?;
-            let specification = Specification {
-                has_stdin: source.is_some(),
-                wants_lines: spec.log.wants_lines(),
-                takes_bytes: spec.log.takes_bytes(),
-                function: spec.function,
-                root: spec.root,
-                command: spec.command,
-                environment: spec.environment,
-                working_directory: spec.working_directory,
-                network: spec.network,
-                limits: spec.limits,
-                times: spec.times,
-            };
-            let body = bytes_of(&specification);
-            if body.len() > super::serve::SPECIFICATION_BYTES_MAX {
-                let max = super::serve::SPECIFICATION_BYTES_MAX;
-                let reason = format!("a remote backend takes at most {max} bytes");
-                return Err(Error::invalid("spec", format!("{} bytes", body.len()), reason));
-            }
-            if let Some(source) = source {
-                let asked = driver.link.add_input(0);
-                driver.link.spawn(source.send(0, driver.link.outbox.clone(), asked));
-            }
-            let (reply, _) = driver.ask(&Request::Create, body.into(), CREATE_TIME).await?;
-            let Reply::Created(result) = reply else { return Err(driver.wrong_reply()) };
-            driver.has_handle = result?.has_handle;
-            Ok(Sandbox::new(Box::new(driver)))
-        })
+        Box::pin(async move { Ok(Sandbox::new(Box::new(self.make(spec).await?))) })
     }
 
     fn isolation(&self) -> Isolation {
@@ -150,6 +211,8 @@ struct RemoteDriver {
     times: TimeLimits,
     has_handle: bool,
     is_abandoned: bool,
+    /// Whether it was parked, and has had its init.
+    is_adopted: bool,
 }
 
 impl RemoteDriver {
@@ -160,6 +223,7 @@ impl RemoteDriver {
             times: spec.times,
             has_handle: false,
             is_abandoned: false,
+            is_adopted: false,
         }
     }
 
@@ -207,20 +271,20 @@ impl RemoteDriver {
 /// the rest of an answer at its end.
 const PARTS_MAX: usize = 4;
 
-macro_rules! done {
-    ($driver:expr, $reply:expr, $kind:ident) => {
-        match $reply {
-            Ok((Reply::Done { done: Done::$kind(result), .. }, _)) => result,
-            Ok(_) => Err($driver.wrong_reply().into()),
-            Err(fault) => Err(Error::from(fault).into()),
-        }
-    };
-}
-
 impl Driver for RemoteDriver {
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
         Box::pin(async move {
+            if self.is_adopted {
+                return self.restore().await;
+            }
             let reply = self.ask(&Request::Init, Bytes::new(), self.times.init).await;
+            done!(self, reply, Init)
+        })
+    }
+
+    fn restore(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        Box::pin(async move {
+            let reply = self.ask(&Request::Restore, Bytes::new(), self.times.init).await;
             done!(self, reply, Init)
         })
     }

@@ -1,7 +1,22 @@
-//! What the host of a virtual machine and the agent in its guest agree on: vsock ports, and the
-//! places of disks.
+//! What the host of a virtual machine and the agent in its guest agree on: vsock ports, the places
+//! of disks, and how a guest wakes that was restored from a snapshot.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Wakes a guest that was restored from a snapshot. Until then every machine of one snapshot has
+/// the same state of its random numbers, and a clock that stopped when the snapshot was taken.
+pub trait Wake: Send + Sync + fmt::Debug {
+    /// Has the kernel use the seed for all random numbers from now on, and sets its real-time
+    /// clock. The server calls it before any program of a sandbox runs.
+    ///
+    /// # Errors
+    ///
+    /// If either fails. The sandbox is not given out then.
+    fn wake(&self, seed: &[u8], now: SystemTime) -> io::Result<()>;
+}
 
 /// The port of the guest on which the agent serves sandboxes.
 pub const AGENT_PORT: u32 = 1024;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The version of this protocol. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first bytes of the header of a hello.
 const MAGIC: &[u8; 16] = b"lambda-sandbox/r";
@@ -93,6 +93,22 @@ pub(super) enum Request {
     Input(u32),
     /// A part of a streamed answer was taken.
     Taken,
+    /// Keep an idle sandbox when this connection ends.
+    Park,
+    /// Wake the machine, and give out the sandbox that is parked.
+    Adopt(Awakening),
+    /// Let a restored sandbox go on.
+    Restore,
+}
+
+/// What a restored machine is told before any program in it runs.
+#[derive(Debug)]
+pub(super) struct Awakening {
+    /// Random bytes.
+    pub(super) seed: Bytes,
+    pub(super) now: SystemTime,
+    pub(super) wants_lines: bool,
+    pub(super) takes_bytes: bool,
 }
 
 /// What a server answers and tells.
@@ -143,6 +159,7 @@ pub(super) enum Done {
     Run(Result<Finished, Error>),
     Shutdown,
     Destroy(Result<(), Error>),
+    Park(Result<(), Error>),
 }
 
 /// What is known of a new sandbox.
@@ -208,6 +225,7 @@ pub(super) struct Ended {
 }
 
 structures! {
+    Awakening { seed, now, wants_lines, takes_bytes }
     Found { has_handle, usage, status }
     Status { can_reset, pressure }
     Specification {
@@ -227,7 +245,8 @@ variants! {
         0 => Describe, 1 => Sweep, 2 => Create, 3 => SetInitLimit(limit), 4 => Init,
         5 => Invoke(call), 6 => Settle, 7 => Abandon(reason), 8 => Reset(reason), 9 => Run,
         10 => Shutdown(reason), 11 => Destroy, 12 => Kill, 13 => Watch, 14 => Exec(id),
-        15 => EndExec(id), 16 => Input(id), 17 => Taken, 18 => Freeze,
+        15 => EndExec(id), 16 => Input(id), 17 => Taken, 18 => Freeze, 19 => Park,
+        20 => Adopt(awakening), 21 => Restore,
     }
     Reply {
         0 => Description { isolation, capabilities }, 1 => Swept(result), 2 => Created(result),
@@ -238,6 +257,7 @@ variants! {
     Done {
         0 => Init(result), 1 => Invoke(result), 2 => Settle(result), 3 => Reset(result),
         4 => Run(result), 5 => Shutdown, 6 => Destroy(result), 7 => Freeze(result),
+        8 => Park(result),
     }
 }
 
@@ -307,6 +327,9 @@ mod tests {
         };
         check(&Request::Invoke(call));
         check(&Request::Shutdown(ShutdownReason::Failure));
+        let now = SystemTime::UNIX_EPOCH + Duration::new(9, 1);
+        let seed = Bytes::from_static(&[7; 64]);
+        check(&Request::Adopt(Awakening { seed, now, wants_lines: true, takes_bytes: false }));
         let usage = Usage { cpu_time: Some(Duration::from_nanos(3)), ..Usage::default() };
         let response = Response {
             body: Bytes::new(),
@@ -329,6 +352,7 @@ mod tests {
             Done::Run(Ok(killed)),
             Done::Run(Err(Error::Exhausted { what: "slots", max: 3 })),
             Done::Shutdown,
+            Done::Park(Ok(())),
             Done::Destroy(Err(Error::invalid("a setting", "1", "two"))),
         ] {
             check(&Reply::Done { done, status: Status::default() });

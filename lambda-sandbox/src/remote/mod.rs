@@ -10,9 +10,15 @@
 //! and the body of at most [`BODY_BYTES_MAX`] bytes. Frames without a header carry the first parts
 //! of a longer body.
 //!
+//! A sandbox that has ended its init can be parked: it outlives its connection, frozen, and another
+//! connection adopts it. In between, the machine of the server may be saved, and any number of
+//! machines restored from that, each of which then has the sandbox. An adopting client sends a seed
+//! and the time, which the server applies before anything else ([`guest::Wake`]).
+//!
 //! # Contract
 //!
-//! 1. The end of a connection ends its sandbox: the server drops the driver.
+//! 1. The end of a connection ends its sandbox: the server drops the driver. A parked one ends with
+//!    the [`Server`].
 //! 2. Dropping a sandbox of the client, or the future of any of its methods, ends the connection.
 //! 3. Neither side keeps more than a fixed amount for a peer that does not read, nor more than the
 //!    specification's limits for one that writes. Output that a slow connection holds up makes the
@@ -43,6 +49,7 @@ mod interned;
 mod link;
 mod message;
 mod outbox;
+mod parking;
 mod serve;
 mod session;
 mod short;
@@ -54,4 +61,4 @@ pub use connect::{Connect, Duplex};
 pub use fault::Fault;
 pub use frame::{BODY_BYTES_MAX, HEADER_BYTES_MAX};
 pub use message::VERSION;
-pub use serve::serve;
+pub use serve::{Server, serve};

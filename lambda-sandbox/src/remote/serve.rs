@@ -8,9 +8,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::guest::Wake;
 use super::inbox::Inbox;
 use super::message::{self, Message, Reply, Request, Specification};
 use super::outbox::Outbox;
+use super::parking::Parking;
 use super::session::Session;
 use super::short::short;
 use super::wire::{bytes_of, value_of};
@@ -26,6 +28,40 @@ use crate::Backend;
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin,
     backend: Arc<dyn Backend>,
+) -> Result<(), Fault> {
+    serve_with(stream, &*backend, &Parking::default()).await
+}
+
+/// Offers a backend to connections, which can leave a sandbox to each other. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    backend: Arc<dyn Backend>,
+    parking: Arc<Parking>,
+}
+
+impl Server {
+    /// Creates a server in a machine that may be saved and restored.
+    pub fn new(backend: Arc<dyn Backend>, wake: Arc<dyn Wake>) -> Self {
+        Self { backend, parking: Arc::new(Parking::new(wake)) }
+    }
+
+    /// Serves one connection, as [`serve()`].
+    ///
+    /// # Errors
+    ///
+    /// As [`serve()`].
+    pub async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin,
+    ) -> Result<(), Fault> {
+        serve_with(stream, &*self.backend, &self.parking).await
+    }
+}
+
+async fn serve_with(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin,
+    backend: &dyn Backend,
+    parking: &Parking,
 ) -> Result<(), Fault> {
     let (mut reader, writer) = tokio::io::split(stream);
     let outbox = Outbox::default();
@@ -47,7 +83,7 @@ pub async fn serve(
         }
     };
     let work = async {
-        let result = converse(&mut inbox, &outbox, &*backend).await;
+        let result = converse(&mut inbox, &outbox, backend, parking).await;
         // The peer learns from the end of the stream, and reads what was said before.
         outbox.finish();
         result
@@ -70,7 +106,12 @@ pub(super) const SPECIFICATION_BYTES_MAX: usize = 16 << 20;
 /// The time that a client has for its hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
-async fn converse(inbox: &mut Inbox, outbox: &Outbox, backend: &dyn Backend) -> Result<(), Fault> {
+async fn converse(
+    inbox: &mut Inbox,
+    outbox: &Outbox,
+    backend: &dyn Backend,
+    parking: &Parking,
+) -> Result<(), Fault> {
     let hello = tokio::time::timeout(HELLO_TIME, inbox.hello()).await;
     let hello = hello.map_err(|_elapsed| Fault::NoHello(HELLO_TIME))?;
     message::check_hello(&hello?)?;
@@ -99,8 +140,9 @@ async fn converse(inbox: &mut Inbox, outbox: &Outbox, backend: &dyn Backend) -> 
         }
         Request::Create => {
             let specification: Specification = value_of(&body)?;
-            Session::new(inbox, outbox).serve(backend, specification).await
+            Session::new(inbox, outbox, parking).serve(backend, specification).await
         }
+        Request::Adopt(awakening) => Session::new(inbox, outbox, parking).adopt(awakening).await,
         _ => Err(Fault::Unexpected("a request without a sandbox")),
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use super::Fault;
 use super::inbox::Inbox;
 use super::input::Input;
 use super::message::{
-    Call, Done, Ended, Found, Message, Program, Reply, Request, Specification, Status,
+    Awakening, Call, Done, Ended, Found, Message, Program, Reply, Request, Specification, Status,
 };
 use super::outbox::Outbox;
+use super::parking::{Parked, Parking};
 use super::short::{cut, short};
 use super::wire::value_of;
 use crate::{
@@ -29,6 +30,10 @@ use crate::{
 pub(super) struct Session<'a> {
     inbox: &'a mut Inbox,
     outbox: &'a Outbox,
+    parking: &'a Parking,
+    /// The receiver of the sandbox's output.
+    forward: Arc<Forward>,
+    payload_bytes_max: usize,
     killer: Option<Killer>,
     handle: Option<Handle>,
     /// The standard inputs that are read here.
@@ -45,6 +50,8 @@ pub(super) struct Session<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Created,
+    /// Adopted, and its programs have not run since.
+    Adopted,
     Idle,
     Busy,
     /// An init, an invocation or a settling has failed.
@@ -53,10 +60,13 @@ enum Phase {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(inbox: &'a mut Inbox, outbox: &'a Outbox) -> Self {
+    pub(super) fn new(inbox: &'a mut Inbox, outbox: &'a Outbox, parking: &'a Parking) -> Self {
         Self {
             inbox,
             outbox,
+            parking,
+            forward: Arc::new(Forward::new(outbox)),
+            payload_bytes_max: 0,
             killer: None,
             handle: None,
             inputs: BTreeMap::new(),
@@ -73,9 +83,7 @@ impl<'a> Session<'a> {
         backend: &dyn Backend,
         specification: Specification,
     ) -> Result<(), Fault> {
-        let payload = specification.limits.payload_bytes_max;
-        // A program beside the sandbox's own has an environment and arguments.
-        self.inbox.limit_bodies(payload.saturating_add(1 << 20));
+        self.expect_payloads(specification.limits.payload_bytes_max);
         let spec = self.spec(specification);
         let created = self.during(backend.create(spec)).await?;
         let driver = match created {
@@ -86,7 +94,46 @@ impl<'a> Session<'a> {
             }
         };
         self.found(&*driver);
-        self.carry_out(driver).await
+        self.carry_out(driver, Phase::Created).await
+    }
+
+    /// Wakes the machine, and serves the sandbox that is parked.
+    pub(super) async fn adopt(mut self, awakening: Awakening) -> Result<(), Fault> {
+        let parked = match self.parking.adopt(&awakening) {
+            Ok(parked) => parked,
+            Err(error) => {
+                self.reply(&Reply::Created(Err(short(error))), Bytes::new());
+                return Ok(());
+            }
+        };
+        self.expect_payloads(parked.payload_bytes_max);
+        self.forward = parked.forward;
+        let Awakening { wants_lines, takes_bytes, .. } = awakening;
+        self.forward.attach(self.outbox, wants_lines, takes_bytes);
+        self.found(&*parked.driver);
+        self.carry_out(parked.driver, Phase::Adopted).await
+    }
+
+    fn expect_payloads(&mut self, bytes_max: usize) {
+        self.payload_bytes_max = bytes_max;
+        // A program beside the sandbox's own has an environment and arguments.
+        self.inbox.limit_bodies(bytes_max.saturating_add(1 << 20));
+    }
+
+    /// Freezes an idle sandbox, to be parked.
+    async fn prepare_to_park(
+        &mut self,
+        driver: &mut dyn Driver,
+    ) -> Result<Result<(), Error>, Fault> {
+        if let Err(error) = self.parking.check() {
+            return Ok(Err(error));
+        }
+        if !self.inputs.is_empty() {
+            let why = "the client writes an input of it".to_owned();
+            let (what, remedy) = ("a parked sandbox", "leave out the input");
+            return Ok(Err(Error::Unavailable { what, why, remedy }));
+        }
+        self.during(driver.freeze()).await
     }
 
     /// Tells the client what is known of the new sandbox.
@@ -98,12 +145,15 @@ impl<'a> Session<'a> {
     }
 
     /// Carries out the calls of the client until it destroys or abandons the sandbox.
-    async fn carry_out(mut self, mut driver: Box<dyn Driver>) -> Result<(), Fault> {
-        let mut phase = Phase::Created;
+    async fn carry_out(
+        mut self,
+        mut driver: Box<dyn Driver>,
+        mut phase: Phase,
+    ) -> Result<(), Fault> {
         loop {
             let (request, body) = self.inbox.next().await?;
             let (done, body) = match (request, phase) {
-                (Request::SetInitLimit(limit), Phase::Created) => {
+                (Request::SetInitLimit(limit), Phase::Created | Phase::Adopted) => {
                     driver.set_init_limit(limit);
                     continue;
                 }
@@ -111,6 +161,25 @@ impl<'a> Session<'a> {
                     let result = self.during(driver.init()).await?;
                     phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
                     (Done::Init(result.map_err(short_failure)), Bytes::new())
+                }
+                (Request::Restore, Phase::Adopted | Phase::Idle) => {
+                    let result = self.during(driver.restore()).await?;
+                    phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
+                    (Done::Init(result.map_err(short_failure)), Bytes::new())
+                }
+                (Request::Park, Phase::Idle) => {
+                    let result = self.prepare_to_park(&mut *driver).await?;
+                    let (is_parked, status) = (result.is_ok(), status(&*driver));
+                    if is_parked {
+                        self.tasks.shutdown().await;
+                        self.forward.detach();
+                        let (forward, payload_bytes_max) =
+                            (Arc::clone(&self.forward), self.payload_bytes_max);
+                        self.parking.park(Parked { driver, forward, payload_bytes_max });
+                    }
+                    let done = Done::Park(result.map_err(short));
+                    self.reply(&Reply::Done { done, status }, Bytes::new());
+                    return Ok(());
                 }
                 (Request::Invoke(call), Phase::Idle) => {
                     let result = self.invoke(&mut *driver, call, body).await?;
@@ -177,12 +246,8 @@ impl<'a> Session<'a> {
         spec.limits = from.limits;
         spec.times = from.times;
         spec.stdin = self.input(0, from.has_stdin);
-        spec.log = Arc::new(Forward {
-            outbox: self.outbox.clone(),
-            wants_lines: from.wants_lines,
-            takes_bytes: from.takes_bytes,
-            lost: AtomicU64::new(0),
-        });
+        self.forward.attach(self.outbox, from.wants_lines, from.takes_bytes);
+        spec.log = Arc::clone(&self.forward) as Arc<dyn LogSink>;
         spec
     }
 
@@ -400,19 +465,46 @@ fn shortened(mut text: String) -> String {
 
 /// Sends output to the client's log.
 #[derive(Debug)]
-struct Forward {
-    outbox: Outbox,
-    wants_lines: bool,
-    takes_bytes: bool,
+pub(super) struct Forward {
+    to: Mutex<Destination>,
     /// Bytes that were dropped since the client was told last.
     lost: AtomicU64,
 }
 
+/// The connection that has the sandbox, and what its client's log takes.
+#[derive(Debug, Clone)]
+struct Destination {
+    outbox: Outbox,
+    wants_lines: bool,
+    takes_bytes: bool,
+}
+
 impl Forward {
+    fn new(outbox: &Outbox) -> Self {
+        let to = Destination { outbox: outbox.clone(), wants_lines: false, takes_bytes: false };
+        Self { to: Mutex::new(to), lost: AtomicU64::new(0) }
+    }
+
+    fn attach(&self, outbox: &Outbox, wants_lines: bool, takes_bytes: bool) {
+        *self.to() = Destination { outbox: outbox.clone(), wants_lines, takes_bytes };
+    }
+
+    /// Keeps output of a parked sandbox from growing: it is frozen, and has none.
+    fn detach(&self) {
+        let closed = Outbox::default();
+        closed.close();
+        self.to().outbox = closed;
+    }
+
+    fn to(&self) -> MutexGuard<'_, Destination> {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn send(&self, reply: &Reply, body: Bytes, bytes: usize) {
+        let outbox = self.to().outbox.clone();
         let lost = self.lost.swap(0, Ordering::AcqRel);
-        let told = lost == 0 || tell(&self.outbox, &Reply::Lost(lost));
-        if !told || !self.outbox.try_push(Message::new(reply, body)) {
+        let told = lost == 0 || tell(&outbox, &Reply::Lost(lost));
+        if !told || !outbox.try_push(Message::new(reply, body)) {
             let lost = if told { 0 } else { lost };
             self.lost.fetch_add(lost + bytes as u64, Ordering::AcqRel);
         }
@@ -423,7 +515,7 @@ impl Drop for Forward {
     fn drop(&mut self) {
         let lost = self.lost.load(Ordering::Acquire);
         if lost > 0 {
-            self.outbox.push(Message::new(&Reply::Lost(lost), Bytes::new()));
+            self.to().outbox.push(Message::new(&Reply::Lost(lost), Bytes::new()));
         }
     }
 }
@@ -435,11 +527,11 @@ impl LogSink for Forward {
     }
 
     fn wants_lines(&self) -> bool {
-        self.wants_lines
+        self.to().wants_lines
     }
 
     fn takes_bytes(&self) -> bool {
-        self.takes_bytes
+        self.to().takes_bytes
     }
 
     fn bytes(&self, stream: Stream, bytes: &[u8]) {
@@ -447,6 +539,6 @@ impl LogSink for Forward {
     }
 
     fn is_full(&self) -> bool {
-        self.outbox.is_full()
+        self.to().outbox.is_full()
     }
 }

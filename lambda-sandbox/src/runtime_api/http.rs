@@ -126,6 +126,18 @@ async fn route(session: &Session, request: Request<Incoming>) -> Reply {
                 Err(reply) => reply,
             }
         }
+        (&Method::GET, ["2018-06-01", "runtime", "restore", "next"]) => {
+            match session.restore_next().await {
+                Ok(()) => plain(StatusCode::OK, ""),
+                Err(refusal) => refused(refusal),
+            }
+        }
+        (&Method::POST, ["2018-06-01", "runtime", "restore", "error"]) => {
+            match reported(request, ERROR_TYPE).await {
+                Ok(error) => accepted(session.restore_error(error)),
+                Err(reply) => reply,
+            }
+        }
         (&Method::POST, ["2020-01-01", "extension", "register"]) => {
             register(session, request).await
         }

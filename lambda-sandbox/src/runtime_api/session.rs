@@ -65,12 +65,18 @@ struct State {
     failure: Option<FunctionError>,
     extensions: BTreeMap<String, Extension>,
     init_over: bool,
+    /// Whether a runtime that waits for its restore may go on.
+    restored: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Runtime {
     #[default]
     Starting,
+    /// It has ended its init and waits for the restore of a snapshot.
+    Saved,
+    /// It was restored, and runs its hooks.
+    Restoring,
     Asking,
     Working,
     Answering,
@@ -149,17 +155,37 @@ impl Session {
     }
 
     /// Waits until init has ended: the runtime and all extensions asked for an event, or one
-    /// reported an error.
+    /// reported an error. A runtime that waits for the restore of a snapshot has ended its init.
     pub async fn ready(&self) -> Ready {
         self.wait(|state| {
             if let Some(failure) = &state.failure {
                 return Some(Ready::Failed(failure.clone()));
             }
-            let idle = state.runtime == Runtime::Asking && state.extensions_ask(|_| true);
+            let has_ended = matches!(state.runtime, Runtime::Asking | Runtime::Saved);
+            let idle = has_ended && state.extensions_ask(|_| true);
             idle.then(|| {
                 state.init_over = true;
                 Ready::Idle
             })
+        })
+        .await
+    }
+
+    /// Returns whether the runtime waits for the restore of a snapshot.
+    #[must_use]
+    pub fn waits_for_restore(&self) -> bool {
+        self.state().runtime == Runtime::Saved
+    }
+
+    /// Lets a runtime go on that waits for the restore of a snapshot, and waits until it asks for
+    /// its first event, or reports an error. Another runtime is ready at once.
+    pub async fn restored(&self) -> Ready {
+        self.state().restored = true;
+        self.changed.notify_waiters();
+        self.wait(|state| match (&state.failure, state.runtime) {
+            (Some(failure), _) => Some(Ready::Failed(failure.clone())),
+            (None, Runtime::Saved | Runtime::Restoring) => None,
+            (None, _) => Some(Ready::Idle),
         })
         .await
     }
@@ -189,6 +215,8 @@ impl Session {
         }
         state.answer = None;
         state.waiting = Some(invocation);
+        // A runtime that was not restored before goes on now.
+        state.restored = true;
         drop(state);
         self.changed.notify_waiters();
     }
@@ -242,8 +270,10 @@ impl Session {
         {
             let mut state = self.state();
             match state.runtime {
-                Runtime::Working | Runtime::Answering => return Err(Refusal::Transition),
-                Runtime::Starting | Runtime::Asking | Runtime::Answered => {
+                Runtime::Saved | Runtime::Working | Runtime::Answering => {
+                    return Err(Refusal::Transition);
+                }
+                Runtime::Starting | Runtime::Restoring | Runtime::Asking | Runtime::Answered => {
                     state.runtime = Runtime::Asking;
                 }
             }
@@ -258,6 +288,37 @@ impl Session {
             })
             .await;
         Ok(invocation)
+    }
+
+    /// Ends the runtime's init, and waits for the restore of a snapshot.
+    pub(super) async fn restore_next(&self) -> Result<(), Refusal> {
+        {
+            let mut state = self.state();
+            if state.init_over || state.runtime != Runtime::Starting {
+                return Err(Refusal::Transition);
+            }
+            state.runtime = Runtime::Saved;
+        }
+        self.changed.notify_waiters();
+        let restored =
+            |state: &mut State| state.restored.then(|| state.runtime = Runtime::Restoring);
+        self.wait(restored).await;
+        Ok(())
+    }
+
+    /// Records that the runtime's hooks after a restore have failed.
+    pub(super) fn restore_error(&self, error: FunctionError) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.runtime != Runtime::Restoring {
+            return Err(Refusal::Transition);
+        }
+        if state.waiting.is_some() {
+            state.answer = Some(Answer::FunctionError(error.clone()));
+        }
+        state.failure = Some(error);
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Begins an answer. Its body and [`Session::end_answer`] follow. Returns the sender of a
@@ -411,4 +472,80 @@ fn new_identifier() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("00000000-0000-4000-8000-{number:012x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Arc<Session> {
+        Arc::new(Session::new(SessionSettings {
+            function: "f".into(),
+            handler: String::new(),
+            payload_bytes_max: 1 << 20,
+            stream_bytes_max: 1 << 20,
+            stream_bytes_per_second: None,
+        }))
+    }
+
+    /// Starts a runtime that has ended its init and waits for a restore.
+    async fn saved(session: &Arc<Session>) -> tokio::task::JoinHandle<Result<(), Refusal>> {
+        let waiting = Arc::clone(session);
+        let saved = tokio::spawn(async move { waiting.restore_next().await });
+        assert_eq!(session.ready().await, Ready::Idle);
+        assert!(session.waits_for_restore());
+        assert_eq!(session.next().await.err(), Some(Refusal::Transition));
+        saved
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restored_runtime_runs_its_hooks_before_it_is_ready() {
+        let session = fresh();
+        let saved = saved(&session).await;
+        let restoring = Arc::clone(&session);
+        let restored = tokio::spawn(async move { restoring.restored().await });
+        saved.await.expect("joined").expect("restored");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!restored.is_finished(), "the hooks run");
+        assert_eq!(session.restore_next().await, Err(Refusal::Transition));
+        let asking = Arc::clone(&session);
+        let next = tokio::spawn(async move { asking.next().await.map(|it| it.request_id) });
+        assert_eq!(restored.await.expect("joined"), Ready::Idle);
+        session.hand_over(Invocation::new("id", "{}", Duration::from_secs(1)));
+        assert_eq!(next.await.expect("joined"), Ok("id".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_failure_of_a_hook_is_reported() {
+        let error = || FunctionError { error_type: "Hook".into(), body: "{}".into() };
+        let session = fresh();
+        assert_eq!(session.restore_error(error()), Err(Refusal::Transition));
+        let saved = saved(&session).await;
+        let restoring = Arc::clone(&session);
+        let restored = tokio::spawn(async move { restoring.restored().await });
+        saved.await.expect("joined").expect("restored");
+        session.restore_error(error()).expect("taken");
+        assert_eq!(restored.await.expect("joined"), Ready::Failed(error()));
+    }
+
+    /// A backend without snapshots invokes at once: the hooks are part of the invocation.
+    #[tokio::test(start_paused = true)]
+    async fn an_invocation_restores_a_runtime_that_nobody_restored() {
+        let error = FunctionError { error_type: "Hook".into(), body: "{}".into() };
+        let session = fresh();
+        let saved = saved(&session).await;
+        session.hand_over(Invocation::new("id", "{}", Duration::from_secs(1)));
+        saved.await.expect("joined").expect("restored");
+        session.restore_error(error.clone()).expect("taken");
+        assert_eq!(session.answered().await, Answer::FunctionError(error));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_does_not_wait_is_ready_at_once() {
+        let session = fresh();
+        let asking = Arc::clone(&session);
+        let _next = tokio::spawn(async move { asking.next().await.map(drop) });
+        assert_eq!(session.ready().await, Ready::Idle);
+        assert_eq!(session.restored().await, Ready::Idle);
+    }
 }

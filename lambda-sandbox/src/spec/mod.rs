@@ -59,6 +59,14 @@ pub struct SandboxSpec {
     pub times: TimeLimits,
     /// The receiver of its output.
     pub log: Arc<dyn LogSink>,
+    /// The name of a snapshot from which the sandbox may start, after the init of an earlier sandbox
+    /// with the same name and specification. It says who may share the memory of that init: an
+    /// account's function with its version, for example. Backends without snapshots start every
+    /// sandbox anew. `None` by default.
+    ///
+    /// The runtime may ask for `restore/next` of the Runtime API at the end of its init. The answer
+    /// comes after each restore, or before the first invocation of a sandbox that started anew.
+    pub snapshot: Option<String>,
     /// Options that only the Linux backend supports. Other backends refuse a specification with any
     /// of them.
     #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
@@ -82,6 +90,7 @@ impl SandboxSpec {
             limits: Limits::default(),
             times: TimeLimits::default(),
             log: Arc::new(NoLog),
+            snapshot: None,
             #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
             linux: crate::linux::Extras::default(),
         }
@@ -171,6 +180,13 @@ impl SandboxSpec {
         self
     }
 
+    /// Lets the sandbox start from a snapshot of this name.
+    #[must_use]
+    pub fn with_snapshot(mut self, name: impl Into<String>) -> Self {
+        self.snapshot = Some(name.into());
+        self
+    }
+
     /// Sets the options of the Linux backend.
     #[cfg(all(feature = "linux", target_os = "linux", target_arch = "x86_64"))]
     #[must_use]
@@ -195,6 +211,9 @@ impl SandboxSpec {
         self.root.check()?;
         self.network.check()?;
         self.stdin.check()?;
+        if self.snapshot.is_some() && !matches!(self.stdin, Stdin::Empty) {
+            return Err(Error::invalid("snapshot", "", "a sandbox with an input has none"));
+        }
         for argument in &self.command {
             no_nul("command", argument)?;
         }

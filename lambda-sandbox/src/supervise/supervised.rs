@@ -229,6 +229,33 @@ impl<P: Platform> Supervised<P> {
         Ok(InitReport { duration: usage.duration, usage })
     }
 
+    async fn go_on_restored(&mut self) -> Result<InitReport, InitFailure> {
+        let mut exit = self.exit.clone().ok_or(Error::Ended)?;
+        if !self.session.waits_for_restore() {
+            return Ok(InitReport::default());
+        }
+        let began = Instant::now();
+        self.frozen = false;
+        self.platform.thaw()?;
+        let limit = self.spec.times.init;
+        let failure = tokio::select! {
+            biased;
+            ready = self.session.restored() => match ready {
+                Ready::Idle => None,
+                Ready::Failed(error) => Some(InitFailure::Reported(error)),
+            },
+            exit = ended(&mut exit) => Some(self.init_exit(exit)),
+            () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
+        };
+        self.drain();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let usage = self.usage(began);
+        self.freeze_now()?;
+        Ok(InitReport { duration: usage.duration, usage })
+    }
+
     /// Starts the runtime when every extension has registered, as Lambda does. Returns only if that
     /// fails.
     async fn start_runtime(&self) -> Error {
@@ -325,6 +352,10 @@ impl<P: Platform> Supervised<P> {
 impl<P: Platform> Driver for Supervised<P> {
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
         Box::pin(self.initialise())
+    }
+
+    fn restore(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        Box::pin(self.go_on_restored())
     }
 
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {

@@ -35,6 +35,10 @@ impl Driver for VmDriver {
         self.inside.init()
     }
 
+    fn restore(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
+        self.inside.restore()
+    }
+
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         self.inside.invoke(invocation)
     }

@@ -114,12 +114,7 @@ impl Images {
         digest: [u8; 32],
         make: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<PathBuf, Error> {
-        let mut name = String::new();
-        for byte in digest {
-            // Writing to a string does not fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        let image = self.folder.join(format!("{name}.erofs"));
+        let image = self.folder.join(format!("{}.erofs", hexadecimal(&digest)));
         let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if !image.exists() {
             make(&image)?;
@@ -142,7 +137,12 @@ impl Images {
         fs::rename(&unfinished.0, image).map_err(failed)
     }
 
-    fn unfinished(&self, kind: &str) -> PathBuf {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns a path for something that is not finished.
+    pub(super) fn unfinished(&self, kind: &str) -> PathBuf {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.folder.join(format!("{UNFINISHED}{}-{number}-{kind}", std::process::id()))
     }
@@ -296,7 +296,7 @@ impl ImageRoot {
 
 /// Returns what changes with a file's content, mode or owner. A folder's size and times are left
 /// out, because they change with the names in it, which are in the digest.
-fn identity(found: &Metadata) -> [u64; 7] {
+pub(super) fn identity(found: &Metadata) -> [u64; 7] {
     let [size, seconds, nanoseconds, inode] = if found.is_dir() {
         [0; 4]
     } else {
@@ -307,8 +307,18 @@ fn identity(found: &Metadata) -> [u64; 7] {
     [u64::from(found.mode()), owner, found.rdev(), size, seconds, nanoseconds, inode]
 }
 
+pub(super) fn hexadecimal(digest: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in digest {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// A file or folder that is removed unless it was renamed.
-struct Unfinished(PathBuf);
+#[derive(Debug)]
+pub(super) struct Unfinished(pub(super) PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {

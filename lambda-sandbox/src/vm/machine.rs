@@ -15,6 +15,7 @@ use super::driver::Holds;
 use super::image::DISKS_MAX;
 use super::jail::{Jail, Jailed};
 use super::settings::{KVM, Settings};
+use super::snapshots::Snapshot;
 use crate::remote::{Connect, Duplex, guest};
 use crate::{BoxFuture, Error, VmSize};
 
@@ -22,6 +23,7 @@ use crate::{BoxFuture, Error, VmSize};
 #[derive(Debug)]
 pub(super) struct Machine {
     vm: Arc<Mutex<Vm>>,
+    config: Config,
     patience: Duration,
     process: Option<Process>,
     /// The agent's stream, until it is watched. The agent would connect again if this were closed.
@@ -37,13 +39,14 @@ pub(super) enum Disks {
 }
 
 impl Machine {
-    /// Starts a machine with these disks beside the root, and waits for the agent. If the future is
-    /// dropped, the machine ends when its start has.
+    /// Starts a machine with these disks beside the root, or restores it from a snapshot of one like
+    /// it, and waits for the agent. If the future is dropped, the machine ends when its start has.
     pub(super) async fn start(
         settings: &Settings,
         jail: Option<&Jail>,
         size: VmSize,
         disks: Disks,
+        snapshot: Option<Snapshot>,
     ) -> Result<Self, Error> {
         let config = config(settings, size, &disks);
         config.check().map_err(failed("starting a virtual machine"))?;
@@ -57,38 +60,59 @@ impl Machine {
             Disks::Images(images) => images,
             Disks::Slots => Vec::new(),
         };
-        blocking(move || Self::boot(&settings, &config, &images, ours, process)).await?
+        blocking(move || Self::boot(&settings, config, &images, snapshot, ours, process)).await?
     }
 
     fn boot(
         settings: &Settings,
-        config: &Config,
+        config: Config,
         disks: &[PathBuf],
+        snapshot: Option<Snapshot>,
         control: OwnedFd,
         process: Process,
     ) -> Result<Self, Error> {
         let time = settings.patience;
         let kvm = open(Path::new(KVM), OpenOptions::new().read(true).write(true))?;
-        let kernel = open(&settings.kernel, OpenOptions::new().read(true))?;
+        let (memory, image, is_saved) = match snapshot {
+            Some(Snapshot { state, memory }) => (memory, state, true),
+            None => {
+                let memory = memory_file(&config).map_err(failed("making a guest's memory"))?;
+                (memory, open(&settings.kernel, OpenOptions::new().read(true))?, false)
+            }
+        };
         let paths = std::iter::once(&settings.guest).chain(disks);
         let disks: Vec<File> = paths
             .map(|path| open(path, OpenOptions::new().read(true)))
             .collect::<Result<_, _>>()?;
-        let memory = memory_file(config).map_err(failed("making a guest's memory"))?;
         let prepared = Vm::prepare(control, kvm.as_fd(), time)
             .map_err(failed("making an empty virtual machine"))?;
         let disks: Vec<_> = disks.iter().map(File::as_fd).collect();
         let resources = Resources {
             memory: memory.as_fd(),
-            boot: Source::Kernel(kernel.as_fd()),
+            boot: match is_saved {
+                true => Source::Snapshot(image.as_fd()),
+                false => Source::Kernel(image.as_fd()),
+            },
             disks: &disks,
             network: None,
         };
-        let vm = prepared.start(config, &resources, time);
-        let mut vm = vm.map_err(failed("starting a virtual machine"))?;
+        let vm = prepared.start(&config, &resources, time);
+        let step = match is_saved {
+            true => "restoring a virtual machine from a snapshot",
+            false => "starting a virtual machine",
+        };
+        let mut vm = vm.map_err(failed(step))?;
         let ready = wait_for_agent(&mut vm, settings)?;
         let vm = Arc::new(Mutex::new(vm));
-        Ok(Self { vm, patience: time, process: Some(process), ready: Some(ready) })
+        Ok(Self { vm, config, patience: time, process: Some(process), ready: Some(ready) })
+    }
+
+    /// Stops the machine for ever, and writes its state and memory to files. Blocks.
+    pub(super) fn save(&self, files: &Snapshot) -> Result<(), Error> {
+        let mut vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        vm.pause(self.patience).map_err(failed("pausing a virtual machine"))?;
+        let saved = vm.snapshot(&self.config, &files.state, &files.memory, self.patience);
+        saved.map(drop).map_err(failed("saving a virtual machine"))
     }
 
     /// Returns the way to the agent.

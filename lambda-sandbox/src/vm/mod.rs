@@ -12,6 +12,13 @@
 //! image share a slot. The limits of each sandbox hold inside, and those of the machine for all of
 //! them together. Sandboxes in one machine are isolated from each other by the guest's kernel only.
 //!
+//! A sandbox with [`SandboxSpec::snapshot`] starts from a snapshot of a machine in which one like it
+//! had ended its init. The first of them makes it: its machine is saved when the sandbox is frozen
+//! after its init, and ends. Each restored machine gets 64 random bytes and the time from the host
+//! before the sandbox is thawed; then the function's runtime runs its hooks (`restore/next` of the
+//! Runtime API), and asks for its first event. If a snapshot cannot be made or restored, it is
+//! removed, and the machine boots.
+//!
 //! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network,
 //! one descriptor, a control group for the guest's memory and processors, and the system calls of
 //! [`SystemCalls::Monitor`](crate::linux::SystemCalls). What an escaped guest meets is that
@@ -24,7 +31,13 @@
 //!
 //! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
 //!   restricted by its own filters of system calls alone.
-//! - Each machine boots: there is no start from a snapshot.
+//! - Machines for many sandboxes boot: only a machine for one sandbox starts from a snapshot.
+//! - What a program has read from the kernel's random numbers before its snapshot is the same in all
+//!   that start from it, and so are the process numbers. Programs that keep a generator of their own
+//!   must seed it in their hook.
+//! - A snapshot holds the memory of a function, and lies in the folder of images until it is removed.
+//!   That folder should be on a disk: in a tmpfs the copy counts for the memory limit of the machine
+//!   that is saved.
 //! - A guest has no network but the sandbox's loopback.
 //! - A root has at most 13 folders, layers and binds together: each is a disk. All sandboxes
 //!   of a shared machine together have at most 13 different ones. A sandbox that needs another one
@@ -40,9 +53,15 @@ mod machine;
 mod settings;
 mod shared;
 mod slots;
+mod snapshots;
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
 
 pub use settings::Settings;
 pub use shared::SharedVm;
@@ -50,11 +69,12 @@ pub use shared::SharedVm;
 use self::driver::VmDriver;
 use self::image::Images;
 use self::jail::Jail;
-use self::machine::{Disks, Machine, Way};
+use self::machine::{Disks, Machine, blocking};
+use self::snapshots::{Key, Snapshot, Snapshots};
 use crate::remote::{RemoteBackend, guest};
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Limits, Network, Sandbox,
-    SandboxSpec, Swept, Vm, VmProvider, VmSize,
+    Backend, BoxFuture, Capability, Created, Defence, Error, InitFailure, Isolation, Limits,
+    Network, Sandbox, SandboxSpec, Swept, Vm, VmProvider, VmSize,
 };
 
 /// Creates sandboxes in virtual machines of their own. Clones share all state.
@@ -65,6 +85,7 @@ pub struct VmBackend(Arc<Shared>);
 struct Shared {
     settings: Settings,
     images: Images,
+    snapshots: Snapshots,
     jail: Option<Jail>,
     isolation: Isolation,
     capabilities: BTreeSet<Capability>,
@@ -82,7 +103,7 @@ impl VmBackend {
         let images = Images::open(&settings.images)?;
         let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
         let (size, disks) = (size_for(&Limits::default()), Disks::Images(Vec::new()));
-        let machine = Machine::start(&settings, jail.as_ref(), size, disks).await?;
+        let machine = Machine::start(&settings, jail.as_ref(), size, disks, None).await?;
         let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
         let mut isolation = agent.isolation();
         isolation.absent.remove(&Defence::Kernel);
@@ -93,7 +114,9 @@ impl VmBackend {
         isolation.in_force.insert(Defence::Kernel, kernel.to_owned());
         let capabilities = agent.capabilities();
         machine.end().await;
-        Ok(Self(Arc::new(Shared { settings, images, jail, isolation, capabilities })))
+        let snapshots = Snapshots::new(images.clone(), settings.snapshots_max);
+        let shared = Shared { settings, images, snapshots, jail, isolation, capabilities };
+        Ok(Self(Arc::new(shared)))
     }
 
     async fn make(&self, mut spec: SandboxSpec) -> Result<Sandbox<Created>, Error> {
@@ -105,10 +128,97 @@ impl VmBackend {
             let at = disks.iter().position(|disk| disk == image).unwrap_or(0);
             guest::place(u8::try_from(at).unwrap_or(u8::MAX), 0)
         });
-        let (size, disks) = (size_for(&spec.limits), Disks::Images(disks));
-        let machine = Machine::start(settings, jail.as_ref(), size, disks).await?;
-        let sandbox = agent(machine.way(), settings).await?.create(spec).await?;
+        let size = size_for(&spec.limits);
+        if let Some(name) = spec.snapshot.take() {
+            match self.restore(&name, &spec, &disks, size).await {
+                Ok(sandbox) => return Ok(sandbox),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, name, "a machine boots: no snapshot serves");
+                }
+            }
+        }
+        let disks = Disks::Images(disks);
+        let machine = Machine::start(settings, jail.as_ref(), size, disks, None).await?;
+        let sandbox = self.agent(&machine).create(spec).await?;
         Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
+    }
+
+    /// Starts a sandbox from the snapshot of this name, which is made if there is none.
+    async fn restore(
+        &self,
+        name: &str,
+        spec: &SandboxSpec,
+        disks: &[PathBuf],
+        size: VmSize,
+    ) -> Result<Sandbox<Created>, Error> {
+        let Shared { settings, snapshots, jail, .. } = &*self.0;
+        let key = Key::of(name, spec, disks, size, settings)?;
+        let snapshot = {
+            let turn = snapshots.turn(&key);
+            let _alone = turn.lock().await;
+            match self.in_snapshots(&key, Snapshots::open).await? {
+                Some(snapshot) => snapshot,
+                None => self.save(&key, spec, disks, size).await?,
+            }
+        };
+        let restored = async {
+            let disks = Disks::Images(disks.to_vec());
+            let machine =
+                Machine::start(settings, jail.as_ref(), size, disks, Some(snapshot)).await?;
+            let sandbox = self.agent(&machine).adopt(spec, seed()?, SystemTime::now()).await?;
+            Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
+        };
+        let restored = restored.await;
+        if restored.is_err() {
+            self.in_snapshots(&key, |all, key| Ok(all.forget(key))).await?;
+        }
+        restored
+    }
+
+    /// Boots a machine, waits until a sandbox in it has ended its init, and saves the machine, which
+    /// ends.
+    async fn save(
+        &self,
+        key: &Key,
+        spec: &SandboxSpec,
+        disks: &[PathBuf],
+        size: VmSize,
+    ) -> Result<Snapshot, Error> {
+        let Shared { settings, jail, .. } = &*self.0;
+        let disks = Disks::Images(disks.to_vec());
+        let machine = Machine::start(settings, jail.as_ref(), size, disks, None).await?;
+        let parked = self.agent(&machine).park(spec.clone()).await;
+        parked.map_err(|failure| match failure {
+            InitFailure::Failed(error) => error,
+            other => Error::step("the init of a sandbox to be saved", std::io::Error::other(other)),
+        })?;
+        let (saved, machine) = self
+            .in_snapshots(key, move |all, _| {
+                let writing = all.begin()?;
+                Ok((machine.save(&writing.files).map(|()| writing), machine))
+            })
+            .await?;
+        machine.end().await;
+        let writing = saved?;
+        self.in_snapshots(key, |all, key| all.keep(writing, key)).await
+    }
+
+    /// Does something with the files of snapshots, on a thread that may block.
+    async fn in_snapshots<T: Send + 'static>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Snapshots, &Key) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (snapshots, key) = (self.0.snapshots.clone(), key.clone());
+        blocking(move || work(&snapshots, &key)).await?
+    }
+
+    /// Returns the agent of a machine, which is like that of any other machine of this backend.
+    fn agent(&self, machine: &Machine) -> RemoteBackend {
+        let Shared { settings, isolation, capabilities, .. } = &*self.0;
+        let (isolation, capabilities) = (isolation.clone(), capabilities.clone());
+        RemoteBackend::known(machine.way(), settings.patience, isolation, capabilities)
     }
 }
 
@@ -122,6 +232,8 @@ fn size_for(limits: &Limits) -> VmSize {
 fn prepare(spec: &mut SandboxSpec, isolation: &Isolation) -> Result<(), Error> {
     spec.check()?;
     spec.limits.check_isolation(isolation)?;
+    // The guest's own backend shares the kernel of the guest.
+    spec.limits.isolation_min.retain(|defence| *defence != Defence::Kernel);
     if !spec.network.is_loopback() || !spec.linux.is_empty() {
         return Err(Error::Unavailable {
             what: "a network or an option of the Linux backend in a virtual machine",
@@ -142,9 +254,15 @@ impl VmProvider for VmBackend {
     }
 }
 
-async fn agent(way: Way, settings: &Settings) -> Result<RemoteBackend, Error> {
-    RemoteBackend::with_patience(way, settings.patience).await
+/// Returns random bytes for a restored machine.
+fn seed() -> Result<Bytes, Error> {
+    let mut seed = [0; SEED_BYTES];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
+    read.map_err(|source| Error::failed("reading random bytes", "/dev/urandom", source))?;
+    Ok(Bytes::copy_from_slice(&seed))
 }
+
+const SEED_BYTES: usize = 64;
 
 impl Backend for VmBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {

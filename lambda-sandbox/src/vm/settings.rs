@@ -19,6 +19,10 @@ pub struct Settings {
     /// A folder for images of roots, which is made if it does not exist. Images stay there for
     /// later hosts. It must be writable for this user alone.
     pub images: PathBuf,
+    /// The most snapshots of sandboxes in the folder of images
+    /// ([`SandboxSpec::snapshot`](crate::SandboxSpec::snapshot)). Each takes as much disk as its
+    /// machine had used memory. Those that were not used for longest are removed. The default is 64.
+    pub snapshots_max: usize,
     /// Memory of a guest beyond the sandbox's limit, in bytes, for the kernel and the agent. The
     /// default is 64 MiB.
     pub guest_bytes: u64,
@@ -48,6 +52,7 @@ impl Settings {
             guest: guest.into(),
             monitor: monitor.into(),
             images: images.into(),
+            snapshots_max: 64,
             guest_bytes: 64 << 20,
             patience: Duration::from_secs(20),
             console: false,

@@ -63,7 +63,7 @@ impl SharedVm {
     /// Starts a machine without sandboxes.
     pub(super) async fn start(backend: &VmBackend, size: VmSize) -> Result<Self, Error> {
         let super::Shared { settings, images, jail, isolation, .. } = &*backend.0;
-        let mut machine = Machine::start(settings, jail.as_ref(), size, Disks::Slots).await?;
+        let mut machine = Machine::start(settings, jail.as_ref(), size, Disks::Slots, None).await?;
         let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
         let (tell, ended) = watch::channel(false);
         let watching = machine.watch()?;

@@ -8,27 +8,11 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use proptest::prelude::*;
 
+use super::steps::{Step, carry_out};
 use super::*;
 use crate::config::{Network, Packets};
 use crate::poll::Readiness;
 use crate::testing::{BUFFERS, Driver, MEMORY_BYTES, RINGS, SIZE};
-
-/// One step of a hostile driver.
-#[derive(Debug, Clone)]
-enum Step {
-    /// Sets the device up by the rules.
-    SetUp,
-    Register(u64, u32),
-    /// Overwrites memory.
-    Memory(u64, Vec<u8>),
-    /// Sets a descriptor: queue, index, address, length, flags, next.
-    Descriptor(u8, u16, u64, u32, u16, u16),
-    /// Sets the available index of a queue.
-    Available(u8, u16),
-    Notify(u16),
-    Ready(u32),
-    Resume,
-}
 
 fn step() -> impl Strategy<Value = Step> {
     let address = prop_oneof![
@@ -63,39 +47,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u32).prop_map(Step::Ready),
         1 => Just(Step::Resume),
     ]
-}
-
-fn carry_out(driver: &mut Driver, step: Step) {
-    let put = |driver: &Driver, at: u64, bytes: &[u8]| {
-        // The driver's own addresses may lie outside of memory, too.
-        if at.checked_add(bytes.len() as u64).is_some_and(|end| end <= MEMORY_BYTES) {
-            driver.put(at, bytes);
-        }
-    };
-    match step {
-        Step::SetUp => driver.set_up(),
-        Step::Register(register, value) => drop(driver.write(register, value)),
-        Step::Memory(at, bytes) => put(driver, at, &bytes),
-        Step::Descriptor(queue, index, address, length, flags, next) => {
-            let at = RINGS + u64::from(queue) * 0x1000 + u64::from(index % 64) * 16;
-            let mut bytes = address.to_le_bytes().to_vec();
-            bytes.extend(length.to_le_bytes());
-            bytes.extend(flags.to_le_bytes());
-            bytes.extend(next.to_le_bytes());
-            put(driver, at, &bytes);
-        }
-        Step::Available(queue, index) => {
-            let at = RINGS + u64::from(queue) * 0x1000 + 0x402;
-            put(driver, at, &index.to_le_bytes());
-        }
-        Step::Notify(queue) => {
-            if usize::from(queue) < driver.transport.queue_count() {
-                driver.transport.notify(queue);
-            }
-        }
-        Step::Ready(token) => drop(driver.transport.ready(token)),
-        Step::Resume => driver.transport.resume(),
-    }
 }
 
 /// Runs the steps, and then a good driver.

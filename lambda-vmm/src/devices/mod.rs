@@ -7,6 +7,8 @@ mod entropy;
 #[cfg(test)]
 mod hostile;
 mod network;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod steps;
 mod vsock;
 
 use std::fmt;
@@ -17,6 +19,8 @@ pub(crate) use self::balloon::Balloon;
 pub(crate) use self::disk::DiskDevice;
 pub(crate) use self::entropy::{Entropy, from_kernel};
 pub(crate) use self::network::NetworkDevice;
+#[cfg(fuzzing)]
+pub(crate) use self::vsock::fuzz_streams;
 pub(crate) use self::vsock::{Offer, Vsock};
 use crate::memory::Memory;
 

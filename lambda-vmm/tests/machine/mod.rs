@@ -120,6 +120,6 @@ pub fn kernel(code: &[u8]) -> File {
 
 /// Returns the program of machines: `LAMBDA_VMM` where the tests run on another machine than the
 /// one that built them.
-fn program() -> std::ffi::OsString {
+pub fn program() -> std::ffi::OsString {
     std::env::var_os("LAMBDA_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_lambda-vmm").into())
 }

@@ -1,6 +1,8 @@
 //! The socket device (virtio 1.2, section 5.10) in user space. Each stream of the guest is one end
 //! of a socket pair. The other end belongs to the host's program.
 
+#[cfg(fuzzing)]
+mod fuzz;
 #[cfg(test)]
 mod model;
 mod packet;
@@ -15,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::socket::{Shutdown, shutdown};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
+#[cfg(fuzzing)]
+pub(crate) use self::fuzz::fuzz_streams;
 use self::packet::{HEADER_BYTES, Header, Key};
 use self::streams::{Action, Streams};
 use super::{Device, QUEUE_SIZE, Rings};

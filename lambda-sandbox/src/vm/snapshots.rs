@@ -1,0 +1,270 @@
+//! Snapshots of machines whose sandbox has ended its init. A snapshot is a folder of two files
+//! beside the images. It is kept under a digest of all that the saved machine depends on, so that
+//! another kernel, base, code, size or processor never meets it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+use super::image::{Images, Unfinished, hexadecimal, identity};
+use super::settings::Settings;
+use crate::{Error, SandboxSpec, VmSize};
+
+/// The snapshots of one folder of images.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshots {
+    images: Images,
+    kept_max: usize,
+    /// Held while a snapshot is made, so that each is made once.
+    making: Arc<Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+/// The name of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(String);
+
+/// The files of a snapshot.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) state: File,
+    pub(super) memory: File,
+}
+
+/// A snapshot that is being written. Dropping it removes its files.
+#[derive(Debug)]
+pub(super) struct Writing {
+    folder: Unfinished,
+    pub(super) files: Snapshot,
+}
+
+impl Snapshots {
+    pub(super) fn new(images: Images, kept_max: usize) -> Self {
+        Self { images, kept_max, making: Arc::default() }
+    }
+
+    /// Returns what must be held while the snapshot with this key is looked for and made.
+    pub(super) fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(making.entry(key.clone()).or_default())
+    }
+
+    /// Opens the snapshot with this key, if there is one. Blocks.
+    pub(super) fn open(&self, key: &Key) -> Result<Option<Snapshot>, Error> {
+        let folder = self.folder(key);
+        let open = |name| {
+            let path = folder.join(name);
+            match File::open(&path) {
+                Ok(file) => Ok(Some(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(Error::failed("opening a snapshot", path, source)),
+            }
+        };
+        let (Some(state), Some(memory)) = (open(STATE)?, open(MEMORY)?) else { return Ok(None) };
+        // When it was used last. That it cannot be noted makes it go earlier.
+        drop(
+            OpenOptions::new()
+                .write(true)
+                .open(folder.join(STATE))
+                .and_then(|file| file.set_modified(SystemTime::now())),
+        );
+        Ok(Some(Snapshot { state, memory }))
+    }
+
+    /// Makes the files of a new snapshot. Blocks.
+    pub(super) fn begin(&self) -> Result<Writing, Error> {
+        let folder = Unfinished(self.images.unfinished("snapshot"));
+        let failed = |source| Error::failed("making the files of a snapshot", &folder.0, source);
+        DirBuilder::new().mode(0o700).create(&folder.0).map_err(failed)?;
+        let make = |name| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            options.open(folder.0.join(name)).map_err(failed)
+        };
+        let files = Snapshot { state: make(STATE)?, memory: make(MEMORY)? };
+        Ok(Writing { folder, files })
+    }
+
+    /// Keeps a snapshot that was written, and removes those that were not used for longest beyond
+    /// the most that are kept. Blocks.
+    pub(super) fn keep(&self, writing: Writing, key: &Key) -> Result<Snapshot, Error> {
+        let folder = self.folder(key);
+        fs::rename(&writing.folder.0, &folder)
+            .map_err(|source| Error::failed("keeping a snapshot", &folder, source))?;
+        let mut kept: Vec<(SystemTime, PathBuf)> = self.kept()?;
+        kept.sort();
+        let beyond = kept.len().saturating_sub(self.kept_max.max(1));
+        // Machines that run from them go on: they have the files open.
+        kept.drain(..beyond).for_each(|(_, old)| drop(Unfinished(old)));
+        Ok(writing.files)
+    }
+
+    /// Removes a snapshot from which no machine can be restored. Blocks.
+    pub(super) fn forget(&self, key: &Key) {
+        drop(Unfinished(self.folder(key)));
+    }
+
+    /// Returns the folders of all snapshots, with when each was used last.
+    fn kept(&self) -> Result<Vec<(SystemTime, PathBuf)>, Error> {
+        let at = self.images.folder();
+        let failed = |source| Error::failed("reading a folder of snapshots", at, source);
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(at).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|it| it == EXTENSION) {
+                let used = fs::metadata(path.join(STATE)).and_then(|it| it.modified());
+                kept.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn folder(&self, key: &Key) -> PathBuf {
+        self.images.folder().join(format!("{}.{EXTENSION}", key.0))
+    }
+}
+
+impl Key {
+    /// Returns the key of a sandbox: by its name for the snapshot, its specification with the images
+    /// as the guest sees them, the size of its machine, the programs, and this processor. Blocks.
+    pub(super) fn of(
+        name: &str,
+        spec: &SandboxSpec,
+        images: &[PathBuf],
+        size: VmSize,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let mut digest = Sha256::new();
+        for path in [&settings.kernel, &settings.guest, &settings.monitor] {
+            let found = fs::metadata(path);
+            let failed = |source| Error::failed("looking at a part of a machine", path, source);
+            for number in identity(&found.map_err(failed)?) {
+                digest.update(number.to_le_bytes());
+            }
+        }
+        let SandboxSpec { function, root, command, environment, limits, times, .. } = spec;
+        let (folder, guest_bytes) = (&spec.working_directory, settings.guest_bytes);
+        let parts = (name, function, root, command, environment, folder);
+        // Texts of these types have all of their fields.
+        let text = format!("{parts:?} {limits:?} {times:?} {images:?} {size:?} {guest_bytes}");
+        digest.update(text);
+        digest.update(processor("/proc/cpuinfo".as_ref(), "/proc/version".as_ref()));
+        Ok(Self(hexadecimal(&digest.finalize())))
+    }
+}
+
+/// Returns what a saved processor depends on: the model, its features, its microcode, and the
+/// kernel with its KVM.
+fn processor(processors: &Path, kernel: &Path) -> String {
+    let text = fs::read_to_string(processors).unwrap_or_default();
+    let first = text.lines().take_while(|line| !line.is_empty());
+    let names = ["vendor_id", "model name", "model\t", "stepping", "microcode", "flags"];
+    let lines = first.filter(|line| names.iter().any(|name| line.starts_with(name)));
+    let lines: Vec<&str> = lines.collect();
+    format!("{}\n{}", lines.join("\n"), fs::read_to_string(kernel).unwrap_or_default())
+}
+
+const STATE: &str = "state";
+const MEMORY: &str = "memory";
+const EXTENSION: &str = "snapshot";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Root;
+
+    fn snapshots(folder: &Path, kept_max: usize) -> Snapshots {
+        Snapshots::new(Images::open(folder).expect("a folder"), kept_max)
+    }
+
+    fn settings(folder: &Path) -> Settings {
+        let part = |name: &str| {
+            let path = folder.join(name);
+            fs::write(&path, name).expect("written");
+            path
+        };
+        Settings::new(part("kernel"), part("guest"), part("monitor"), folder)
+    }
+
+    #[test]
+    fn each_part_of_a_machine_changes_the_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings(folder.path());
+        let spec = SandboxSpec::new(Root::of_directory("/b"), ["/run"]).with_env("NAME", "value");
+        let size = VmSize::of_memory(128 << 20);
+        let key = |name: &str, spec: &SandboxSpec, images: &[&str], size, settings: &Settings| {
+            let images: Vec<PathBuf> = images.iter().map(PathBuf::from).collect();
+            Key::of(name, spec, &images, size, settings).expect("a key")
+        };
+        let usual = key("a", &spec, &["/1"], size, &settings);
+        assert_eq!(usual, key("a", &spec, &["/1"], size, &settings));
+        let mut larger = settings.clone();
+        larger.guest_bytes += 4096;
+        let smaller = spec.clone().with_memory_mb(127);
+        let others = [
+            key("b", &spec, &["/1"], size, &settings),
+            key("a", &spec.clone().with_env("NAME", "other"), &["/1"], size, &settings),
+            key("a", &smaller, &["/1"], size, &settings),
+            key("a", &spec.clone().named("other"), &["/1"], size, &settings),
+            key("a", &spec, &["/2"], size, &settings),
+            key("a", &spec, &["/1"], VmSize::of_memory(64 << 20), &settings),
+            key("a", &spec, &["/1"], size, &larger),
+        ];
+        for other in others {
+            assert_ne!(other, usual);
+        }
+        fs::write(&settings.kernel, "another kernel").expect("written");
+        assert_ne!(key("a", &spec, &["/1"], size, &settings), usual);
+    }
+
+    #[test]
+    fn another_processor_or_kernel_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (processors, kernel) = (folder.path().join("cpuinfo"), folder.path().join("version"));
+        let seen = |flags: &str, version: &str| {
+            let text = format!("processor\t: 0\nflags\t\t: {flags}\ncpu MHz\t: {version}\n\n");
+            fs::write(&processors, text).expect("written");
+            fs::write(&kernel, version).expect("written");
+            processor(&processors, &kernel)
+        };
+        let usual = seen("fpu svm", "6.1");
+        assert_eq!(seen("fpu svm", "6.1"), usual);
+        assert_ne!(seen("fpu", "6.1"), usual);
+        assert_ne!(seen("fpu svm", "6.2"), usual);
+        assert!(!usual.contains("MHz"), "{usual}");
+    }
+
+    #[test]
+    fn the_snapshots_that_were_not_used_for_longest_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let snapshots = snapshots(folder.path(), 2);
+        let key = |name: &str| Key(name.to_owned());
+        let used = |name: &str, seconds| {
+            let state = snapshots.folder(&key(name)).join(STATE);
+            let file = OpenOptions::new().write(true).open(state).expect("opened");
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            file.set_modified(time).expect("set");
+        };
+        for (name, seconds) in [("a", 20), ("b", 10)] {
+            let writing = snapshots.begin().expect("files");
+            snapshots.keep(writing, &key(name)).expect("kept");
+            used(name, seconds);
+        }
+        let writing = snapshots.begin().expect("files");
+        snapshots.keep(writing, &key("c")).expect("kept");
+        let is_there = |name: &str| snapshots.open(&key(name)).expect("looked").is_some();
+        assert!(is_there("a") && !is_there("b") && is_there("c"));
+        snapshots.forget(&key("a"));
+        assert!(!is_there("a"));
+        // What was not finished is removed.
+        drop(snapshots.begin().expect("files"));
+        let left = fs::read_dir(folder.path()).expect("read").count();
+        assert_eq!(left, 1);
+    }
+}

@@ -1,0 +1,99 @@
+//! What the fuzz targets call. It exists in their builds alone.
+#![expect(clippy::unwrap_used, reason = "a fault of the target itself ends it")]
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+
+use crate::config::{Network, Packets};
+use crate::control::{Reply, Request};
+use crate::devices::steps::{Step, carry_out};
+use crate::devices::{
+    Balloon, Device, DiskDevice, Entropy, NetworkDevice, Offer, Vsock, fuzz_streams,
+};
+use crate::memory::Ram;
+use crate::poll::Readiness;
+use crate::testing::{Driver, memory_file};
+use crate::wire::{Reader, Wire};
+use crate::{Config, snapshot};
+
+/// Steps of a driver with one of the devices, by the first byte.
+pub fn device(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let mut driver = Driver::new(|ram| make(*kind, ram));
+    for step in Step::all_of(bytes) {
+        carry_out(&mut driver, step);
+    }
+    driver.set_up();
+    assert_eq!(driver.read(0x70), 15, "it serves a good driver");
+}
+
+/// A message of either end of a control socket.
+pub fn message(bytes: &[u8]) {
+    if let Ok(request) = Request::parse(bytes) {
+        assert_eq!(Request::parse(&request.bytes()).unwrap(), request);
+    }
+    if let Ok(reply) = Reply::parse(bytes) {
+        assert_eq!(Reply::parse(&reply.bytes()).unwrap(), reply);
+    }
+}
+
+/// The state of a device by the first byte, behind a configuration, in a file with a good checksum.
+/// A device that takes its state goes on with the memory that the rest of the bytes is.
+pub fn snapshot(bytes: &[u8]) {
+    drop(snapshot::unseal(bytes));
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    assert_eq!(snapshot::unseal(&snapshot::seal(bytes)).unwrap(), bytes);
+    let mut from = Reader::new(bytes, "the snapshot");
+    drop(Config::read(&mut from));
+    let mut driver = Driver::new(|ram| make(*kind, ram));
+    let mut from = Reader::new(bytes, "the snapshot");
+    if driver.transport.restore(&mut from).is_ok() {
+        driver.transport.resume();
+        let count = u16::try_from(driver.transport.queue_count()).unwrap();
+        for queue in 0..count {
+            driver.transport.notify(queue);
+        }
+    }
+    driver.set_up();
+    assert_eq!(driver.read(0x70), 15, "it serves a good driver");
+}
+
+/// Packets of a guest, and acts of the host.
+pub fn streams(bytes: &[u8]) {
+    fuzz_streams(bytes);
+}
+
+fn make(kind: u8, ram: &Ram) -> Box<dyn Device> {
+    let poll = Readiness::new().unwrap().of_device(0);
+    match kind % 7 {
+        0 => Box::new(DiskDevice::image(memory_file(4096)).unwrap()),
+        1 => Box::new(DiskDevice::scratch(memory_file(4096)).unwrap()),
+        2 => Box::new(DiskDevice::slot()),
+        3 => Box::new(Entropy::new(|bytes| {
+            bytes.fill(9);
+            true
+        })),
+        4 => Box::new(Balloon::new(ram.mapping())),
+        5 => {
+            let (ours, _theirs) = UnixDatagram::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let packets = if kind & 0x80 == 0 { Packets::Ip } else { Packets::Ethernet };
+            let network = Network::new([2, 0, 0, 0, 0, 9], packets);
+            Box::new(NetworkDevice::new(network, File::from(OwnedFd::from(ours)), poll))
+        }
+        _ => Box::new(Vsock::new(3, poll, Box::new(Pairs))),
+    }
+}
+
+/// Gives the guest streams to nobody.
+#[derive(Debug)]
+struct Pairs;
+
+impl Offer for Pairs {
+    fn offer(&mut self, _port: u32) -> Option<OwnedFd> {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().ok()?;
+        ours.set_nonblocking(true).ok()?;
+        Some(ours.into())
+    }
+}
