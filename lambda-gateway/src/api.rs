@@ -10,6 +10,7 @@ use crate::cors::Cors;
 use crate::error::Error;
 use crate::kind::{Kind, Payload};
 use crate::pattern::Pattern;
+use crate::selection::RouteSelection;
 use crate::throttle::Throttle;
 
 /// A front door.
@@ -47,6 +48,8 @@ pub struct Api {
     /// the connection's address is added to what the client sent, and port and protocol are
     /// replaced.
     pub trusts_forwarded: bool,
+    /// What names the route of a message; WebSocket APIs only.
+    pub route_selection: RouteSelection,
     /// Whether function URLs' answers may be streams with a prologue (`RESPONSE_STREAM`).
     pub streamed: bool,
 }
@@ -95,6 +98,10 @@ pub struct Route {
     pub throttle: Option<Throttle>,
     /// The identifier of a REST API's resource.
     pub resource_id: String,
+    /// The key of a WebSocket API's route.
+    pub(crate) message_key: Option<String>,
+    /// Whether the client of a WebSocket API gets the body of the function's answer to its message.
+    pub route_response: bool,
 }
 
 impl Route {
@@ -126,13 +133,33 @@ impl Route {
             scopes: Vec::new(),
             throttle: None,
             resource_id,
+            message_key: None,
+            route_response: false,
         })
+    }
+
+    /// Returns a route of a WebSocket API from a key: `$connect`, `$disconnect`, `$default`, or a
+    /// word that messages name. Its function may take 29 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the key is empty, longer than 128 bytes, or begins with `$` and is no
+    /// key of API Gateway's.
+    pub fn message(key: &str, function: &str) -> Result<Self, Error> {
+        let own = matches!(key, "$connect" | "$disconnect" | "$default");
+        if key.is_empty() || key.len() > 128 || key.starts_with('$') && !own {
+            return Err(Error::invalid(key, "is no key of a WebSocket API's route"));
+        }
+        let mut route = Self::new("$default", function, Payload::V1)?;
+        route.message_key = Some(key.to_owned());
+        Ok(route)
     }
 
     /// Returns the route's key, such as `GET /pets/{id}`.
     #[must_use]
     pub fn key(&self) -> String {
         match &self.pattern {
+            _ if self.message_key.is_some() => self.message_key.clone().unwrap_or_default(),
             Some(pattern) => format!("{} {pattern}", self.method.as_deref().unwrap_or("ANY")),
             None => "$default".to_owned(),
         }
@@ -140,11 +167,14 @@ impl Route {
 }
 
 impl Api {
-    /// Returns a front door without routes. A REST API's only stage is `prod`, another's
-    /// `$default`.
+    /// Returns a front door without routes. The only stage of a REST or WebSocket API is `prod`,
+    /// another's `$default`.
     #[must_use]
     pub fn new(kind: Kind, id: &str) -> Self {
-        let stage = if kind == Kind::Rest { "prod" } else { "$default" };
+        let stage = match kind {
+            Kind::Rest | Kind::WebSocket => "prod",
+            Kind::Http | Kind::FunctionUrl => "$default",
+        };
         let body_bytes_max = if kind == Kind::FunctionUrl { 6 << 20 } else { 10 << 20 };
         Self {
             kind,
@@ -161,6 +191,7 @@ impl Api {
             jwt_authorizers: BTreeMap::new(),
             body_bytes_max,
             trusts_forwarded: false,
+            route_selection: RouteSelection::default(),
             streamed: false,
         }
     }

@@ -8,6 +8,14 @@ pub(crate) fn clf(unix_ms: u64) -> String {
     format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
+/// Returns a time as `2020-03-12T19:03:58.123Z`.
+#[cfg(feature = "websocket")]
+pub(crate) fn iso(unix_ms: u64) -> String {
+    let (year, month, day) = civil(unix_ms / 86_400_000);
+    let ((hour, minute, second), ms) = (time(unix_ms), unix_ms % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 fn time(unix_ms: u64) -> (u64, u64, u64) {
     let second = unix_ms / 1000 % 86_400;
     (second / 3600, second / 60 % 60, second % 60)

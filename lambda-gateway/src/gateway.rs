@@ -21,13 +21,15 @@ use crate::definition::Definition;
 #[cfg(feature = "jwt")]
 use crate::documents::{Documents, NoDocuments};
 use crate::event::seen::{Authorized, Seen};
-use crate::event::{self, v1, v2};
+use crate::event::{self, v1, v2, websocket};
 use crate::functions::{Answer, Call, Functions, InvokeError};
 use crate::kind::Kind;
 use crate::request::{Arrival, Request};
 use crate::response::{Refusal, Response};
 use crate::route::{self, Matched, Unmatched};
 use crate::throttle::Bucket;
+#[cfg(feature = "websocket")]
+use crate::websocket::{connections::Connections, management};
 
 /// Serves the front doors of a definition. Keeps the tokens of routes and the answers of
 /// authorizers.
@@ -36,6 +38,8 @@ pub struct Gateway {
     apis: Vec<Api>,
     functions: Arc<dyn Functions>,
     state: Mutex<State>,
+    #[cfg(feature = "websocket")]
+    connections: Arc<Connections>,
     #[cfg(feature = "jwt")]
     tokens: Tokens,
 }
@@ -86,6 +90,8 @@ impl Gateway {
             apis: definition.apis,
             functions,
             state: Mutex::default(),
+            #[cfg(feature = "websocket")]
+            connections: Arc::default(),
         }
     }
 
@@ -105,7 +111,36 @@ impl Gateway {
         self.numbered(request).map(|(_, api)| api)
     }
 
-    fn numbered(&self, request: &Request) -> Option<(usize, &Api)> {
+    /// Returns a front door by its number.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn at(&self, number: usize) -> Option<&Api> {
+        self.apis.get(number)
+    }
+
+    /// Closes the connections to WebSocket APIs, and opens no more. Waits at most 5 s until their
+    /// functions have been told. For a server that stops.
+    #[cfg(feature = "websocket")]
+    pub async fn end_connections(&self) {
+        self.connections.end().await;
+    }
+
+    /// Returns the connections to WebSocket APIs.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    pub(crate) fn doors(&self, number: usize) -> Doors<'_> {
+        Doors {
+            number,
+            functions: &*self.functions,
+            state: &self.state,
+            #[cfg(feature = "jwt")]
+            tokens: Some(&self.tokens),
+        }
+    }
+
+    pub(crate) fn numbered(&self, request: &Request) -> Option<(usize, &Api)> {
         let host = request.header("host").unwrap_or_default();
         let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
         let name = name.map_or(host, |(name, _)| name);
@@ -136,16 +171,12 @@ impl Gateway {
     /// Handles a request. Has no time limit of its own: [`Functions`] ends invocations.
     pub async fn handle(&self, request: &Request, arrival: &Arrival) -> Handled {
         match self.numbered(request) {
-            Some((number, api)) => {
-                let doors = Doors {
-                    number,
-                    functions: &*self.functions,
-                    state: &self.state,
-                    #[cfg(feature = "jwt")]
-                    tokens: Some(&self.tokens),
-                };
-                doors.handle(api, request, arrival).await
+            #[cfg(feature = "websocket")]
+            Some((number, api)) if api.kind == Kind::WebSocket => {
+                let response = management::answer(&self.connections, number, api, request);
+                Handled { response, log: None }
             }
+            Some((number, api)) => self.doors(number).handle(api, request, arrival).await,
             None => Handled { response: Refusal::NoStage.response(Kind::Rest), log: None },
         }
     }
@@ -169,7 +200,7 @@ pub async fn handle_function_url(
 }
 
 /// What handling needs beside the front door and the request.
-struct Doors<'a> {
+pub(crate) struct Doors<'a> {
     /// The front door's number.
     number: usize,
     functions: &'a dyn Functions,
@@ -180,8 +211,8 @@ struct Doors<'a> {
 
 /// A refusal, and what it says beside the front door's own words.
 #[derive(Debug)]
-struct Refused {
-    refusal: Refusal,
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
     /// The header `www-authenticate`.
     challenge: Option<String>,
     /// The access log's `authorizer.error`.
@@ -216,7 +247,8 @@ impl Doors<'_> {
                 return Handled { response: refused(refusal), log: None };
             }
         };
-        let mut seen = Seen { api, matched: &matched, request, arrival, authorizer: None };
+        let (authorizer, connection) = (None, None);
+        let mut seen = Seen { api, matched: &matched, request, arrival, authorizer, connection };
         let answered = self.answer(&mut seen).await;
         let (mut response, error) = match answered {
             Ok(response) => (response, None),
@@ -260,7 +292,7 @@ impl Doors<'_> {
         Ok(response.map_err(|_| Refusal::FunctionFailed)?)
     }
 
-    async fn invoke(
+    pub(crate) async fn invoke(
         &self,
         seen: &Seen<'_>,
         function: String,
@@ -277,7 +309,7 @@ impl Doors<'_> {
         })
     }
 
-    fn take_token(&self, matched: &Matched<'_>, unix_ms: u64) -> bool {
+    pub(crate) fn take_token(&self, matched: &Matched<'_>, unix_ms: u64) -> bool {
         let throttle = matched.route.throttle.or(matched.stage.throttle);
         throttle.is_none_or(|throttle| {
             let key = (self.number, matched.stage.name.clone(), matched.route.key());
@@ -324,7 +356,11 @@ impl Doors<'_> {
     }
 
     /// Asks an authorizer. Returns what the function sees of its answer.
-    async fn authorize(&self, name: &str, seen: &Seen<'_>) -> Result<Map<String, Value>, Refusal> {
+    pub(crate) async fn authorize(
+        &self,
+        name: &str,
+        seen: &Seen<'_>,
+    ) -> Result<Map<String, Value>, Refusal> {
         let authorizer = seen.api.authorizers.get(name).ok_or(Refusal::AuthorizerFailed)?;
         let identity = ask::identity(authorizer, seen).ok_or(Refusal::Unauthorized)?;
         let now_ms = seen.arrival.unix_ms;
@@ -376,7 +412,7 @@ fn failure(answer: &Answer) -> Refusal {
 
 /// Puts the values of stage variables in the place of `${stageVariables.NAME}`; nothing if one is
 /// not there.
-fn substitute(text: &str, matched: &Matched<'_>) -> Option<String> {
+pub(crate) fn substitute(text: &str, matched: &Matched<'_>) -> Option<String> {
     let mut pieces = text.split("${stageVariables.");
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -387,11 +423,16 @@ fn substitute(text: &str, matched: &Matched<'_>) -> Option<String> {
     Some(out)
 }
 
-fn log(seen: &Seen<'_>, response: &Response, error: Option<&Refused>) -> Option<AccessLog> {
+pub(crate) fn log(
+    seen: &Seen<'_>,
+    response: &Response,
+    error: Option<&Refused>,
+) -> Option<AccessLog> {
     let format = seen.matched.stage.access_log.as_ref()?;
     let context = match seen.api.kind {
         Kind::Rest => v1::context(seen),
         Kind::Http | Kind::FunctionUrl => v2::context(seen),
+        Kind::WebSocket => websocket::context(seen),
     };
     let mut log = AccessLog::new(format, &context, seen.arrival.unix_ms);
     log.set("status", response.status);

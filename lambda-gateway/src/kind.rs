@@ -10,6 +10,8 @@ pub enum Kind {
     Http,
     /// A REST API of API Gateway (version 1).
     Rest,
+    /// A WebSocket API of API Gateway (version 2).
+    WebSocket,
 }
 
 /// The format of an event and of the function's answer.

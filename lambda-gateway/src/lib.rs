@@ -1,4 +1,5 @@
-//! HTTP front doors of functions, in the formats of AWS: function URLs, HTTP APIs and REST APIs.
+//! HTTP front doors of functions, in the formats of AWS: function URLs, HTTP APIs, REST APIs and
+//! WebSocket APIs.
 //!
 //! A front door turns a request into the event that web frameworks for Lambda read, and a
 //! function's answer into a response. [`Gateway`] joins that with routes, CORS, rates, authorizers
@@ -30,6 +31,8 @@
 //! # Features
 //!
 //! - `jwt`: JWT authorizers of HTTP APIs. The keys of issuers are fetched through [`Documents`].
+//! - `websocket`: WebSocket APIs: [`Gateway::open`] answers a handshake, and [`Session::run`]
+//!   serves the connection in a runtime of tokio.
 //! - `yaml`: definitions in YAML, with CloudFormation's short tags.
 #![forbid(unsafe_code)]
 
@@ -52,7 +55,10 @@ mod pattern;
 mod request;
 mod response;
 mod route;
+mod selection;
 mod throttle;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use api::{Api, Route, Stage};
@@ -68,7 +74,10 @@ pub use kind::{Kind, Payload};
 pub use pattern::Pattern;
 pub use request::{Arrival, Request};
 pub use response::{Refusal, Response};
+pub use selection::RouteSelection;
 pub use throttle::{Bucket, Throttle};
+#[cfg(feature = "websocket")]
+pub use websocket::{Opened, Session, SessionHost};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -103,12 +103,21 @@ impl Arrival {
         }
     }
 
-    /// Returns the second identifier of REST APIs, which follows from the first: 15 characters and
-    /// `=`.
+    /// Returns the second identifier of REST APIs, and the only one of WebSocket APIs, which follows
+    /// from the first: 15 characters and `=`.
     pub(crate) fn extended_request_id(&self) -> String {
         use base64::Engine as _;
         let mut digits = self.request_id.bytes().filter(u8::is_ascii_alphanumeric);
         let bytes: Vec<u8> = digits.by_ref().take(11).collect();
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+
+    /// Returns the identifier of a message of a WebSocket API, of the same form.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn message_id(&self) -> String {
+        use base64::Engine as _;
+        let digits = self.request_id.bytes().rev().filter(u8::is_ascii_alphanumeric);
+        let bytes: Vec<u8> = digits.take(11).collect();
         base64::engine::general_purpose::STANDARD.encode(bytes)
     }
 

@@ -97,6 +97,7 @@ impl Refusal {
             Kind::Rest => self.rest(),
             Kind::Http => self.http(),
             Kind::FunctionUrl => self.url(),
+            Kind::WebSocket => self.websocket(),
         }
     }
 
@@ -145,6 +146,29 @@ impl Refusal {
             Self::TimedOut | Self::Busy => (503, "Service Unavailable"),
         };
         json_response(status, json!({ "message": message }).to_string(), None)
+    }
+
+    fn websocket(self) -> Response {
+        let (status, message) = self.websocket_parts();
+        json_response(status, json!({ "message": message }).to_string(), None)
+    }
+
+    /// Returns the status with which a WebSocket API refuses a connection, and the text that the
+    /// client gets then or for a message.
+    pub(crate) fn websocket_parts(self) -> (u16, &'static str) {
+        match self {
+            Self::NoRoute | Self::NoStage | Self::NoUrl | Self::Forbidden | Self::Denied => {
+                (403, "Forbidden")
+            }
+            Self::TooLarge => (413, "Request Too Long"),
+            Self::Throttled => (429, "Too Many Requests"),
+            Self::Unauthorized => (401, "Unauthorized"),
+            Self::FunctionFailed => (502, "Internal server error"),
+            Self::TimedOut => (504, "Endpoint request timed out"),
+            Self::AuthorizerFailed | Self::Busy | Self::Unavailable => {
+                (500, "Internal server error")
+            }
+        }
     }
 
     fn url(self) -> Response {

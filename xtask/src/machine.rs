@@ -16,6 +16,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(javascript_sdk(root).err());
     left_out.extend(powertools(root).err());
     left_out.extend(cargo_lambda(root).err());
+    left_out.extend(web_adapter(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -157,6 +158,30 @@ fn cargo_lambda(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("cargo lambda: {error}"))
 }
 
+/// Compiles AWS's Web Adapter into `target/web-adapter`, without the optimizations that take long:
+/// two minutes.
+fn web_adapter(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/web-adapter");
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == WEB_ADAPTER_PACKAGE) {
+        println!("AWS's Web Adapter: target/web-adapter is there");
+        return Ok(());
+    }
+    println!("AWS's Web Adapter: compiling {WEB_ADAPTER_PACKAGE} into target/web-adapter");
+    let make = || -> Result<(), String> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["install", "--quiet", "--locked", "--force", WEB_ADAPTER_PACKAGE, "--root"]);
+        cargo.arg(&folder).env("CARGO_TARGET_DIR", folder.join("build"));
+        cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+        run(cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"))?;
+        let build = folder.join("build");
+        fs::remove_dir_all(&build).map_err(|error| format!("{}: {error}", build.display()))?;
+        let written = fs::write(&stamp, WEB_ADAPTER_PACKAGE);
+        written.map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("AWS's Web Adapter: {error}"))
+}
+
 /// Installs the Lambda client of AWS's SDK for JavaScript into `target/sdk`: 19 MB.
 fn javascript_sdk(root: &Path) -> Result<(), String> {
     let folder = root.join("target/sdk");
@@ -295,5 +320,6 @@ const NODE_POWERTOOLS: [&str; 4] = [
 ];
 /// The program that deploys Rust functions.
 const CARGO_LAMBDA_PACKAGE: &str = "cargo-lambda==1.9.2";
+const WEB_ADAPTER_PACKAGE: &str = "lambda_web_adapter@1.0.0-rc1";
 const SDK_PACKAGE: &str = "@aws-sdk/client-lambda@3.1164.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

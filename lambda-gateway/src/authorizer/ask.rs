@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::event::seen::Seen;
-use crate::event::{v1, v2};
+use crate::event::{v1, v2, websocket};
 use crate::kind::{Kind, Payload};
 
 /// Returns the values of the identity sources; `None` if one is missing.
@@ -23,9 +23,10 @@ pub(crate) fn event(authorizer: &Authorizer, seen: &Seen<'_>, identity: &[String
         });
     }
     let v2 = seen.api.kind == Kind::Http && authorizer.payload == Payload::V2;
-    let (mut event, context) = match v2 {
-        true => (v2::parts(seen), v2::context(seen)),
-        false => (v1::parts(seen), v1::context(seen)),
+    let (mut event, context) = match seen.api.kind {
+        Kind::WebSocket => (websocket::parts(seen), websocket::context(seen)),
+        _ if v2 => (v2::parts(seen), v2::context(seen)),
+        _ => (v1::parts(seen), v1::context(seen)),
     };
     event.insert("type".to_owned(), "REQUEST".into());
     event.insert("requestContext".to_owned(), context);
@@ -46,6 +47,11 @@ pub(crate) fn event(authorizer: &Authorizer, seen: &Seen<'_>, identity: &[String
 /// Returns the ARN of the request, which policies allow or deny.
 pub(crate) fn method_arn(seen: &Seen<'_>) -> String {
     let (api, request) = (seen.api, seen.request);
+    if api.kind == Kind::WebSocket {
+        let (stage, key) = (&seen.matched.stage.name, seen.matched.route.key());
+        let (region, account) = (&api.region, &api.account_id);
+        return format!("arn:aws:execute-api:{region}:{account}:{}/{stage}/{key}", api.id);
+    }
     format!(
         "arn:aws:execute-api:{}:{}:{}/{}/{}{}",
         api.region,
@@ -75,6 +81,7 @@ pub(crate) fn value(source: &IdentitySource, seen: &Seen<'_>) -> Option<String> 
             let context = match seen.api.kind {
                 Kind::Rest => v1::context(seen),
                 Kind::Http | Kind::FunctionUrl => v2::context(seen),
+                Kind::WebSocket => websocket::context(seen),
             };
             context.pointer(&pointer).and_then(Value::as_str).map(str::to_owned)
         }

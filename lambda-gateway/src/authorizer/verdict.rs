@@ -34,8 +34,8 @@ impl Verdict {
         }
         let principal = members.get("principalId")?.as_str()?;
         let policy = Policy::parse(members.get("policyDocument")?)?;
-        if kind == Kind::Rest {
-            // REST APIs pass texts only, and refuse lists and objects.
+        if matches!(kind, Kind::Rest | Kind::WebSocket) {
+            // These pass texts only, and refuse lists and objects.
             for value in context.values_mut() {
                 let text = match *value {
                     Value::Array(_) | Value::Object(_) => return None,

@@ -14,6 +14,7 @@ use crate::authorizer::{Authorizer, AuthorizerKind, IdentitySource};
 use crate::cors::Cors;
 use crate::error::Error;
 use crate::kind::{Kind, Payload};
+use crate::selection::RouteSelection;
 use crate::throttle::Throttle;
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +36,7 @@ struct FileApi {
     stages: Option<Vec<FileStage>>,
     routes: Vec<FileRoute>,
     cors: Option<Cors>,
+    route_selection: Option<String>,
     #[serde(default)]
     trusts_forwarded: bool,
     #[serde(default)]
@@ -49,6 +51,7 @@ enum FileKind {
     Http,
     Rest,
     Url,
+    WebSocket,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,6 +75,8 @@ struct FileRoute {
     #[serde(default)]
     scopes: Vec<String>,
     throttle: Option<Throttle>,
+    #[serde(default)]
+    route_response: bool,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -132,6 +137,7 @@ fn api(number: usize, file: FileApi) -> Result<Api, Error> {
         FileKind::Http => Kind::Http,
         FileKind::Rest => Kind::Rest,
         FileKind::Url => Kind::FunctionUrl,
+        FileKind::WebSocket => Kind::WebSocket,
     };
     let mut api = Api::new(kind, &file.id.unwrap_or_else(|| format!("api{number:07}")));
     if kind == Kind::FunctionUrl {
@@ -149,7 +155,17 @@ fn api(number: usize, file: FileApi) -> Result<Api, Error> {
             "CORS of a REST API, which its functions answer themselves,",
         ));
     }
+    if kind == Kind::WebSocket && file.cors.is_some() {
+        return Err(Error::unsupported("cors", "CORS of a WebSocket API"));
+    }
     api.cors = file.cors;
+    if let Some(text) = file.route_selection {
+        if kind != Kind::WebSocket {
+            return Err(Error::invalid("route_selection", "only a WebSocket API has messages"));
+        }
+        let selection = RouteSelection::parse(&text);
+        api.route_selection = selection.map_err(|it| it.below("route_selection"))?;
+    }
     if let Some(stages) = file.stages {
         api.stages = stages.into_iter().map(stage).collect();
     }
@@ -176,12 +192,22 @@ fn stage(file: FileStage) -> Stage {
 }
 
 fn route(kind: Kind, file: FileRoute) -> Result<Route, Error> {
-    let own = if kind == Kind::Rest { Payload::V1 } else { Payload::V2 };
+    let own = match kind {
+        Kind::Rest | Kind::WebSocket => Payload::V1,
+        Kind::Http | Kind::FunctionUrl => Payload::V2,
+    };
     let payload = file.payload.map_or(own, Payload::from);
     if kind != Kind::Http && payload != own {
         return Err(Error::invalid("payload", "only an HTTP API has a choice of payloads"));
     }
-    let mut route = Route::new(&file.route, &file.function, payload)?;
+    let mut route = match kind {
+        Kind::WebSocket => Route::message(&file.route, &file.function)?,
+        _ => Route::new(&file.route, &file.function, payload)?,
+    };
+    if file.route_response && (kind != Kind::WebSocket || file.route == "$disconnect") {
+        return Err(Error::invalid("route_response", "is of messages of a WebSocket API"));
+    }
+    route.route_response = file.route_response;
     if kind == Kind::FunctionUrl && route.pattern.is_some() {
         return Err(Error::invalid("route", "a function URL has only the route `$default`"));
     }
@@ -192,8 +218,8 @@ fn route(kind: Kind, file: FileRoute) -> Result<Route, Error> {
     Ok(route)
 }
 
-/// Returns how long a route's function may take: 30 s for HTTP APIs, 29 s for REST APIs, 15 minutes
-/// for function URLs.
+/// Returns how long a route's function may take: 30 s for HTTP APIs, 29 s for REST and WebSocket
+/// APIs, 15 minutes for function URLs.
 ///
 /// REST APIs may take longer at AWS if the account's quota is raised; ours may take up to 15
 /// minutes.
@@ -201,6 +227,7 @@ pub(super) fn timeout(kind: Kind, asked: Option<Duration>) -> Result<Duration, E
     let (usual, max) = match kind {
         Kind::Http => (30, 30),
         Kind::Rest => (29, 900),
+        Kind::WebSocket => (29, 29),
         Kind::FunctionUrl => (900, 900),
     };
     let timeout = asked.unwrap_or_else(|| Duration::from_secs(usual));

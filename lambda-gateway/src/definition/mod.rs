@@ -8,7 +8,7 @@ mod yaml;
 
 use serde_json::Value;
 
-use crate::api::Api;
+use crate::api::{Api, Route};
 use crate::authorizer::IdentitySource;
 use crate::authorizer::jwt::JwtAuthorizer;
 use crate::error::Error;
@@ -102,12 +102,14 @@ fn check(api: &Api) -> Result<(), Error> {
             let allowed = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_');
             !name.is_empty() && name.bytes().all(allowed)
         };
-        let default = stage.name == "$default" && api.kind != Kind::Rest;
+        let default =
+            stage.name == "$default" && matches!(api.kind, Kind::Http | Kind::FunctionUrl);
         if !default && !is_name(&stage.name) {
             return Err(invalid(format!("{:?} is no name of a stage", stage.name)));
         }
     }
     check_tokens(api)?;
+    check_messages(api)?;
     let mut keys: Vec<String> = Vec::new();
     for route in api.routes() {
         let key = route.key();
@@ -134,6 +136,24 @@ fn check(api: &Api) -> Result<(), Error> {
             )));
         }
         keys.push(key);
+    }
+    Ok(())
+}
+
+/// Checks what only a WebSocket API has.
+fn check_messages(api: &Api) -> Result<(), Error> {
+    if api.kind != Kind::WebSocket {
+        return Ok(());
+    }
+    let place = format!("api {}", api.id);
+    if !cfg!(feature = "websocket") {
+        return Err(Error::unsupported(place, "a WebSocket API, without the feature `websocket`,"));
+    }
+    let asks = |it: &&Route| it.authorizer.is_some() && it.key() != "$connect";
+    if let Some(route) = api.routes().iter().find(asks) {
+        let reason =
+            format!("route `{}` has an authorizer, which only `$connect` may", route.key());
+        return Err(Error::invalid(place, reason));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 pub(crate) mod seen;
 pub(crate) mod v1;
 pub(crate) mod v2;
+pub(crate) mod websocket;
 
 use serde_json::Value;
 
@@ -31,8 +32,14 @@ mod tests {
         api.trusts_forwarded = trusts;
         let arrival = Arrival::new(0, [192, 0, 2, 1].into(), "id");
         let matched = route::route(&api, &request.method, &request.path).unwrap();
-        let seen =
-            Seen { api: &api, matched: &matched, request, arrival: &arrival, authorizer: None };
+        let seen = Seen {
+            api: &api,
+            matched: &matched,
+            request,
+            arrival: &arrival,
+            authorizer: None,
+            connection: None,
+        };
         super::event(&seen)
     }
 

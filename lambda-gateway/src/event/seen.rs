@@ -17,6 +17,15 @@ pub(crate) struct Seen<'a> {
     pub(crate) arrival: &'a Arrival,
     /// What the authorizer adds to the request's context.
     pub(crate) authorizer: Option<Authorized>,
+    /// The connection of a WebSocket API.
+    pub(crate) connection: Option<&'a Connection>,
+}
+
+/// A connection of a WebSocket API.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: String,
+    pub(crate) connected_unix_ms: u64,
 }
 
 /// What an authorizer that let the request pass adds to its context.

@@ -88,7 +88,7 @@ pub(crate) fn context(seen: &Seen<'_>) -> Value {
             context["resourceId"] = matched.route.resource_id.clone().into();
             context["deploymentId"] = deployment_id(&api.id).into();
         }
-        Kind::Http | Kind::FunctionUrl => {
+        Kind::Http | Kind::FunctionUrl | Kind::WebSocket => {
             context["resourceId"] = matched.route.key().into();
             context["authorizer"] = Value::Null;
         }
@@ -148,7 +148,7 @@ fn body(seen: &Seen<'_>) -> Option<EventBody> {
         Kind::Http | Kind::FunctionUrl if !media_type.is_empty() && !is_text(media_type) => {
             EventBody::base64(body)
         }
-        Kind::Http | Kind::FunctionUrl => EventBody::text_or_base64(body),
+        Kind::Http | Kind::FunctionUrl | Kind::WebSocket => EventBody::text_or_base64(body),
     })
 }
 

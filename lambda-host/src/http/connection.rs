@@ -11,11 +11,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "tls")]
 use tokio::net::TcpStream;
-#[cfg(feature = "tls")]
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -45,7 +43,7 @@ impl Connection {
     }
 
     /// Serves HTTP/1.1 on a stream until the connection ends.
-    pub(super) async fn http1<S>(self, stream: S, watcher: Watcher)
+    pub(super) async fn http1<S>(self, stream: S, stopping: watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -54,23 +52,16 @@ impl Connection {
         builder.half_close(true);
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let stream = TokioIo::new(Recorded::new(stream, self.client.heads.clone()));
-        let connection = watcher.watch(builder.serve_connection(stream, self.clone()));
-        self.ended(connection).await;
+        let connection = builder.serve_connection(stream, self.clone()).with_upgrades();
+        self.ended(until_stop(connection, stopping, |it| it.graceful_shutdown())).await;
     }
 
     /// Agrees on keys and a protocol, and serves it until the connection ends.
     #[cfg(feature = "tls")]
-    pub(super) async fn tls(
-        self,
-        stream: TcpStream,
-        tls: Tls,
-        mut stopping: watch::Receiver<()>,
-        watcher: Watcher,
-    ) {
+    pub(super) async fn tls(self, stream: TcpStream, tls: Tls, mut stopping: watch::Receiver<()>) {
         let agreed = tokio::select! {
             agreed = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => agreed,
             () = self.place.asked_to_close() => return,
-            // An error: the sender is gone.
             _ = stopping.changed() => return,
         };
         let stream = match agreed {
@@ -79,14 +70,14 @@ impl Connection {
             Err(_) => return self.shared.count_slow(),
         };
         if is_http2(&stream) {
-            self.http2(stream, watcher).await;
+            self.http2(stream, stopping).await;
         } else {
-            self.http1(stream, watcher).await;
+            self.http1(stream, stopping).await;
         }
     }
 
     #[cfg(feature = "tls")]
-    async fn http2<S>(self, stream: S, watcher: Watcher)
+    async fn http2<S>(self, stream: S, stopping: watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -102,7 +93,7 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
         let connection = builder.serve_connection(TokioIo::new(stream), self.clone());
-        let connection = watcher.watch(connection);
+        let connection = until_stop(connection, stopping, |it| it.graceful_shutdown());
         let place = Arc::clone(&self.place);
         tokio::select! {
             () = self.ended(connection) => {}
@@ -123,6 +114,24 @@ impl Connection {
     }
 }
 
+/// Serves a connection until it ends. When the server stops, lets `shut_down` end it after the
+/// requests in progress.
+async fn until_stop<C>(
+    connection: C,
+    mut stopping: watch::Receiver<()>,
+    shut_down: impl FnOnce(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        _ = stopping.changed() => shut_down(connection.as_mut()),
+    }
+    connection.await
+}
+
 impl Service<Request<Incoming>> for Connection {
     type Response = Response<Reply>;
     type Error = Infallible;
@@ -134,9 +143,19 @@ impl Service<Request<Incoming>> for Connection {
             let mut unanswered = Unanswered { connection: &own, waits: true };
             let span = span(&own.shared, &request);
             let answered = answer(&own.shared, &own.client, request).instrument(span.clone());
-            let response = answered.await;
+            #[cfg_attr(
+                not(feature = "websocket"),
+                expect(unused_mut, reason = "a handshake is taken from it")
+            )]
+            let mut response = answered.await;
             unanswered.waits = false;
             span.record("http.response.status_code", response.status().as_u16());
+            #[cfg(feature = "websocket")]
+            if let Some(opened) = super::websocket::opened(&mut response) {
+                // What comes from now on is no head, and not recorded.
+                drop(tokio::spawn(opened.serve(own.client.clone(), busy)));
+                return Ok(response.map(http_body_util::Either::Left));
+            }
             own.client.heads.answered();
             Ok(streamed::reply(response, busy))
         })

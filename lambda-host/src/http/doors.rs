@@ -2,6 +2,7 @@
 //! or a gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use lambda_gateway::{Arrival, Gateway, Refusal, Request, handle_function_url};
+use lambda_gateway::{AccessLog, Arrival, Gateway, Refusal, Request, handle_function_url};
 
 use super::api::Api;
 use super::body::{Refusal as BodyRefusal, drain};
@@ -32,13 +33,17 @@ pub(super) struct Client {
 
 /// Answers a request to a gateway.
 pub(super) async fn gateway(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     shared: &Shared,
     client: &Client,
     parts: &Parts,
     body: Incoming,
 ) -> Response<Full<Bytes>> {
     let (mut request, arrival) = arrived(client, parts);
+    #[cfg(feature = "websocket")]
+    if gateway.opens(&request) {
+        return super::websocket::open(gateway, &request, &arrival, parts).await;
+    }
     let bytes_max = gateway.body_bytes_max(&request);
     let refused = |refusal| gateway.refuse(&request, refusal);
     // The body's memory stays charged until the request is answered.
@@ -49,10 +54,7 @@ pub(super) async fn gateway(
     };
     request.body = body.bytes.clone();
     let handled = gateway.handle(&request, &arrival).await;
-    if let Some(log) = handled.log {
-        let line = log.line(unix_ms());
-        tracing::info!(target: "lambda_host::access", "{line}");
-    }
+    handled.log.map(log);
     sent(handled.response, &arrival)
 }
 
@@ -159,6 +161,11 @@ fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
     let mut request = Request::new(parts.method.as_str(), path);
     request.headers = client.heads.take(&parts.headers);
     request.protocol = format!("{:?}", parts.version);
+    (request, arrival(client))
+}
+
+/// Returns the present as an arrival from a client.
+pub(super) fn arrival(client: &Client) -> Arrival {
     let id = uuid::Uuid::new_v4();
     let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
     arrival.port = client.local_port;
@@ -166,7 +173,13 @@ fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
     let random = uuid::Uuid::new_v4().simple().to_string();
     let seconds = arrival.unix_ms / 1000;
     arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
-    (request, arrival)
+    arrival
+}
+
+/// Writes the line of a request that has ended.
+pub(super) fn log(log: AccessLog) {
+    let line = log.line(unix_ms());
+    tracing::info!(target: "lambda_host::access", "{line}");
 }
 
 /// Why a body was not read.
@@ -195,7 +208,7 @@ async fn read(
     })
 }
 
-fn sent(response: lambda_gateway::Response, arrival: &Arrival) -> Response<Full<Bytes>> {
+pub(super) fn sent(response: lambda_gateway::Response, arrival: &Arrival) -> Response<Full<Bytes>> {
     let mut response = response.into_http();
     if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
         response.headers_mut().insert("x-amzn-requestid", id);

@@ -30,6 +30,8 @@ mod streamed;
 mod tls;
 mod url_stream;
 mod urls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use functions::HostFunctions;
 pub use operator::Operator;

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use lambda_gateway::Gateway;
 use tokio::net::TcpListener;
 
@@ -168,10 +167,9 @@ impl Server {
         let connections = Connections::new(CONNECTIONS_MAX);
         let shared =
             Arc::new(Shared { bodies: Bodies::new(), counts: self.counts, front: self.front });
-        let graceful = GracefulShutdown::new();
+        // Each connection has a receiver.
+        let (stopper, stopping) = tokio::sync::watch::channel(());
         let local_port = listener.local_addr().map_or(0, |it| it.port());
-        #[cfg(feature = "tls")]
-        let (stop_handshakes, stopping) = tokio::sync::watch::channel(());
         #[cfg(feature = "tls")]
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         #[cfg(not(feature = "tls"))]
@@ -201,17 +199,21 @@ impl Server {
             }
             let client = Client { peer, local_port, scheme, heads: Heads::default() };
             let connection = Connection::new(Arc::clone(&shared), client, place);
-            let watcher = graceful.watcher();
+            let stopping = stopping.clone();
             #[cfg(feature = "tls")]
             if let Some(tls) = self.tls.clone() {
-                drop(tokio::spawn(connection.tls(stream, tls, stopping.clone(), watcher)));
+                drop(tokio::spawn(connection.tls(stream, tls, stopping)));
                 continue;
             }
-            drop(tokio::spawn(connection.http1(stream, watcher)));
+            drop(tokio::spawn(connection.http1(stream, stopping)));
         }
-        #[cfg(feature = "tls")]
-        drop(stop_handshakes);
-        graceful.shutdown().await;
+        drop(stopping);
+        stopper.send_replace(());
+        #[cfg(feature = "websocket")]
+        if let Front::Gateway(gateway) = &shared.front {
+            gateway.end_connections().await;
+        }
+        stopper.closed().await;
     }
 }
 

@@ -1,5 +1,5 @@
 //! Unmodified web frameworks behind HTTP APIs and REST APIs: the same requests and expectations for
-//! all of them.
+//! all of them. One runs as an HTTP server behind AWS's Web Adapter.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::front_doors::Gateway;
-use crate::support::{Served, file, ready};
+use crate::support::{Served, archive, file, ready};
 
 /// An application of `functions/`, as a function.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +16,12 @@ struct Application {
     /// The name of the function, and of the adapter for Node.js.
     name: &'static str,
     framework: &'static str,
+    /// A file of `functions/`, or a package of this workspace that is a program.
     source: &'static str,
     runtime: &'static str,
 }
 
-const APPLICATIONS: [Application; 6] = [
+const APPLICATIONS: [Application; 8] = [
     Application {
         name: "apig-wsgi",
         framework: "flask",
@@ -52,6 +53,18 @@ const APPLICATIONS: [Application; 6] = [
         runtime: "nodejs",
     },
     Application { name: "fastify", framework: "fastify", source: "web_node.js", runtime: "nodejs" },
+    Application {
+        name: "lambda_http",
+        framework: "axum",
+        source: "axum-function",
+        runtime: "provided.al2023",
+    },
+    Application {
+        name: WEB_ADAPTER,
+        framework: "express",
+        source: "web_node.js",
+        runtime: "nodejs",
+    },
 ];
 
 /// Collects the files below a folder under a name.
@@ -71,20 +84,66 @@ pub(crate) fn collect(folder: &Path, name: &str, files: &mut Vec<(String, Vec<u8
     }
 }
 
-fn create(served: &Served, application: Application, runtime: &str) {
+/// Creates the function of an application; says so if it lacks something.
+fn create(served: &Served, application: Application, runtime: &str) -> Option<()> {
     let web = test_support::workspace().join("target/web");
     let mut files = Vec::new();
-    let (main, extension) = ("app", application.source.rsplit_once('.').unwrap().1);
-    match extension {
-        "py" => collect(&web.join("python"), "", &mut files),
-        _ => collect(&web.join("node/node_modules"), "node_modules", &mut files),
+    let source = |extension: &str| {
+        let source = file(&format!("functions/{}", application.source));
+        (format!("app.{extension}"), source)
+    };
+    match application.source.rsplit_once('.') {
+        Some((_, "py")) => {
+            collect(&web.join("python"), "", &mut files);
+            files.push(source("py"));
+        }
+        Some(_) => {
+            collect(&web.join("node/node_modules"), "node_modules", &mut files);
+            files.push(source("js"));
+        }
+        None => {
+            let program = test_support::workspace().join("target/debug").join(application.source);
+            let Ok(program) = fs::read(program) else {
+                let why = format!("needs `cargo build -p {}`", application.source);
+                test_support::left_out(application.name, &why);
+                return None;
+            };
+            files.push(("bootstrap".to_owned(), program));
+        }
     }
-    let source = file(&format!("functions/{}", application.source));
-    files.push((format!("{main}.{extension}"), source));
+    let mut environment = format!("ADAPTER={}", application.name);
+    let mut more = vec!["--timeout", "30", "--memory-size", "512"];
+    let (mut handler, mut layer) = ("app.handler", None);
+    if application.name == WEB_ADAPTER {
+        layer = Some(web_adapter(served)?);
+        files.push(("run.sh".to_owned(), b"#!/bin/sh\nexec node app.js\n".to_vec()));
+        environment += ",AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap";
+        handler = "run.sh";
+    }
+    let environment = format!("Variables={{{environment}}}");
+    more.extend(["--environment", &environment]);
+    more.extend(layer.iter().flat_map(|arn| ["--layers", arn]));
     let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
-    let environment = format!("Variables={{ADAPTER={}}}", application.name);
-    let more = ["--timeout", "30", "--memory-size", "512", "--environment", &environment];
-    served.create(application.name, runtime, "app.handler", &files, &more);
+    served.create(application.name, runtime, handler, &files, &more);
+    Some(())
+}
+
+/// Publishes AWS's Web Adapter as a layer: an extension that asks for invocations in place of the
+/// runtime, and gives them as HTTP requests to a server at port 8080. Returns the layer's ARN.
+pub(crate) fn web_adapter(served: &Served) -> Option<String> {
+    let program = test_support::workspace().join("target/web-adapter/bin/lambda-adapter");
+    let Ok(program) = fs::read(program) else {
+        let why = "needs target/web-adapter (`cargo xtask prepare`)";
+        test_support::left_out("AWS's Web Adapter", why);
+        return None;
+    };
+    let bootstrap = b"#!/bin/sh\nexec \"$LAMBDA_TASK_ROOT/$_HANDLER\"\n";
+    let zip = archive(&[("bootstrap", bootstrap), ("extensions/lambda-adapter", &program)]);
+    fs::write(served.folder.path().join("adapter.zip"), zip).unwrap();
+    let name = ["publish-layer-version", "--layer-name", WEB_ADAPTER];
+    let published = served.aws(&[&name[..], &["--zip-file", "fileb://adapter.zip"]].concat());
+    assert!(published.success, "{published:?}");
+    Some(published.json()["LayerVersionArn"].as_str().unwrap().to_owned())
 }
 
 /// An answer as `curl` shows it.
@@ -151,6 +210,8 @@ fn check(application: Application, front: &str, base: &str) {
     assert_eq!((got.status, broken), expected, "{name}: {} {body}", got.head);
 }
 
+const WEB_ADAPTER: &str = "web-adapter";
+
 #[test]
 fn frameworks_run_unmodified() {
     if !ready("web frameworks") {
@@ -168,7 +229,9 @@ fn frameworks_run_unmodified() {
             test_support::left_out(application.name, "its runtime is not there");
             continue;
         };
-        create(&served, application, runtime);
+        if create(&served, application, runtime).is_none() {
+            continue;
+        }
         let function = application.name;
         let routes = |route: &str| json!([{ "route": route, "function": function }]);
         let http = json!({ "apis": [{ "kind": "http", "routes": routes("$default") }] });

@@ -57,4 +57,6 @@ mod terraform;
 #[cfg(all(test, feature = "otlp"))]
 mod traces;
 #[cfg(test)]
+mod websockets;
+#[cfg(test)]
 mod without_root;

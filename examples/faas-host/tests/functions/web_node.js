@@ -1,5 +1,6 @@
 'use strict';
-// One application in Express and one in Fastify, behind the adapter that ADAPTER names.
+// One application in Express and one in Fastify, behind the adapter that ADAPTER names. With AWS's
+// Web Adapter, an extension, it is an ordinary HTTP server.
 
 const octets = Buffer.from(Array.from({ length: 256 }, (_, it) => it));
 
@@ -40,6 +41,7 @@ const binary = ['application/octet-stream'];
 const adapters = {
   'serverless-http': () => require('serverless-http')(express(), { binary }),
   'serverless-express': () => require('@codegenie/serverless-express')({ app: express(), binarySettings: { contentTypes: binary } }),
+  'web-adapter': () => express().listen(process.env.PORT || 8080),
   'fastify': () => require('@fastify/aws-lambda')(fastify(), { enforceBase64: (reply) => binary.includes(reply.headers['content-type']) }),
 };
 exports.handler = adapters[process.env.ADAPTER]();
