@@ -291,7 +291,9 @@ pub(super) fn has_attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<boo
     }
     match io::Error::last_os_error() {
         // A file system without attributes has no opaque folder.
-        error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(false),
+        error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => {
+            Ok(false)
+        }
         error => Err(error),
     }
 }

@@ -82,7 +82,8 @@ impl PackedImage {
         let contents = configuration.layers()?;
         let count = manifest.layers.len();
         if count != contents.len() || count == 0 || count > IMAGE_LAYERS_MAX {
-            let why = format!("1 to {IMAGE_LAYERS_MAX} layers, as many as digests of their contents");
+            let why =
+                format!("1 to {IMAGE_LAYERS_MAX} layers, as many as digests of their contents");
             return Err(broken(format!("{count} layers"), why));
         }
         let digest = chosen.digest()?;
