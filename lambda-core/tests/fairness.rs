@@ -138,6 +138,31 @@ fn one_function_is_not_behind_the_burst_of_another_of_its_account() {
     assert_eq!(settle(&mut host, commands).0.first().map(|it| it.0), Some(one));
 }
 
+/// The same when the burst has waited for long before the other function is invoked.
+#[test]
+fn a_function_that_waits_long_gathers_no_room_beside_its_own_sandboxes() {
+    let mut host = Host::new(|_| ());
+    host.join(0, Capacity::of_memory(4 * MIB));
+    (0..2).for_each(|function| drop(host.put(function, |it| it.timeout = SECOND * 900)));
+    let mut running = VecDeque::new();
+    for _ in 0..20 {
+        let commands = host.invoke(0);
+        running.extend(settle(&mut host, commands).0);
+    }
+    for _ in 0..20 {
+        host.now = host.now + SECOND;
+        drop(host.tell(Event::WorkerBeat { worker: WorkerId(0) }));
+        while host.engine.next_timeout().is_some_and(|due| due <= host.now) {
+            host.engine.handle_timeout(host.now);
+        }
+    }
+    host.invoke(1);
+    let one = host.invoked;
+    let (invocation, sandbox) = running.pop_front().expect("busy");
+    let commands = host.end(invocation, sandbox);
+    assert_eq!(settle(&mut host, commands).0.first().map(|it| it.0), Some(one));
+}
+
 #[test]
 fn provisioned_concurrency_ends_idle_sandboxes_of_others() {
     let mut host = Host::with_worker(4, |_| ());

@@ -138,6 +138,11 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
     {
         assert!(lines[1 + at].starts_with(start), "{lines:?}");
     }
+    // CloudWatch Logs keeps the line feed of a function's line.
+    assert!(
+        lines.iter().all(|it| it.ends_with('\n') && it.matches('\n').count() == 1),
+        "{lines:?}"
+    );
     let stream = all["events"][0]["logStreamName"].as_str().unwrap();
 
     // The same lines in pages of four: forwards by both calls, and backwards.

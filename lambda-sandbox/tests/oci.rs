@@ -197,6 +197,72 @@ async fn an_image_of_three_layers_runs() {
     assert_eq!((file.uid(), file.mtime(), file.mode() & 0o7777), (0, 1_000_000_000, 0o755));
 }
 
+/// Layers that hide, replace and merge one another's files.
+fn entangled(busybox: &[u8]) -> Vec<Vec<u8>> {
+    let bottom = [("a/z", FILE, 0o644, &b"bottom"[..]), ("a/b/c", FILE, 0o644, b"bottom")];
+    let first = [
+        ("bin/busybox", FILE, 0o755, busybox),
+        ("a/b/c", FILE, 0o644, b"first"),
+        ("a/d/e", FILE, 0o644, b"first"),
+        ("f", FILE, 0o644, b"first"),
+        ("g/h", FILE, 0o644, b"first"),
+        ("l", LINK, 0o777, b"a"),
+        ("o/x", FILE, 0o644, b"first"),
+        ("srv/", FOLDER, 0o755, b""),
+        ("w/", FOLDER, 0o755, b""),
+    ];
+    let second = [
+        ("a/.wh.b", FILE, 0o644, &b""[..]),
+        ("a/.wh.never", FILE, 0o644, b""),
+        ("f/in", FILE, 0o644, b"second"),
+        ("l/in", FILE, 0o644, b"second"),
+        ("new/.wh.x", FILE, 0o644, b""),
+        ("w/", FOLDER, 0o711, b""),
+    ];
+    let third = [
+        ("o/.wh..wh..opq", FILE, 0o644, &b""[..]),
+        ("o/z", FILE, 0o600, b"third"),
+        ("a/b/late", FILE, 0o644, b"third"),
+        ("a/d", LINK, 0o777, b"../o"),
+        ("g", FILE, 0o640, b"third"),
+        ("new/x", FILE, 0o644, b"third"),
+    ];
+    let fourth = [(".wh.f", FILE, 0o644, &b""[..]), ("a/b/late", FILE, 0o755, b"fourth")];
+    [&bottom[..], &first, &second, &third, &fourth].map(tar).to_vec()
+}
+
+#[tokio::test]
+async fn an_image_of_127_layers_looks_as_its_overlay_would() {
+    let Some(backend) = backend("OCI images of many layers") else { return };
+    let Some((_folder, store)) = store() else { return };
+    let Ok(busybox) = std::fs::read("/bin/busybox") else {
+        return test_support::left_out("OCI images of many layers", "no busybox");
+    };
+    let script = "cd /; for it in $(busybox find a f g l new o w 2>/dev/null | busybox sort); do \
+        busybox stat -c '%n %F %a' $it; [ -f $it ] && busybox cat $it; done; \
+        busybox ls /pad | busybox wc -l";
+    let mut seen = Vec::new();
+    for more in [1, 122] {
+        let mut layout = Layout::new();
+        entangled(&busybox).iter().for_each(|it| layout.layer("", it));
+        for number in 0..more {
+            let name = format!("pad/{number}");
+            layout.layer("", &tar(&[(&name[..], FILE, 0o644, &b"x"[..])]));
+        }
+        let image = store.import(layout.finish(), None).expect("imported");
+        let spec = image.spec(&["/bin/busybox", "sh", "-c", script]).with_cpus(1.0);
+        let done = backend.run(spec).await.expect("run");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        let (files, pads) = text.trim().rsplit_once('\n').expect("lines");
+        assert_eq!(pads.trim(), more.to_string(), "{done:?}");
+        seen.push((image.layers.len(), files.to_owned()));
+    }
+    assert_eq!((seen[0].0, seen[1].0), (6, lambda_sandbox::LAYERS_MAX));
+    assert!(seen[0].1.contains("a/b/late regular file 755\nfourth"), "{}", seen[0].1);
+    assert_eq!(seen[0].1, seen[1].1);
+    store.retain(|_| false).expect("emptied");
+}
+
 /// Imports a layer with these entries. Returns the error, and checks that nothing of the layer is
 /// left.
 fn refused(store: &(tempfile::TempDir, ImageStore), entries: &[Entry<'_>]) -> String {
@@ -286,8 +352,8 @@ fn digests_sizes_and_bounds_are_checked() {
     import(&|it| it.layers[0]["mediaType"] = "application/zip".into());
     import(&|it| it.layers[0]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+zstd".into());
     import(&|it| {
-        it.layers = vec![it.layers[0].clone(); 33];
-        it.contents = vec![it.contents[0].clone(); 33];
+        it.layers = vec![it.layers[0].clone(); 128];
+        it.contents = vec![it.contents[0].clone(); 128];
     });
 
     let small = ImageLimits::default().with_layer_bytes_max(1 << 20).with_layer_entries_max(10);

@@ -345,15 +345,16 @@ impl Engine {
         }
     }
 
-    /// Starts to gather room for a function that has waited for some time.
+    /// Starts to gather room for a function that has waited for some time. A function with
+    /// sandboxes is served by those: room gathered beside them would be kept from others, and its
+    /// own sandboxes do not end for it.
     fn gather_if_it_waits_long(&mut self, id: FunctionId) {
         let now = self.state.now;
         let Some(function) = self.function(id) else { return };
         let long = |since: crate::time::Time| since + GATHER_AFTER <= now;
         let blocked = matches!(function.blocked, Some(Blocked::ForRoom(_)));
-        if !blocked
-            || !function.uncovered_since().is_some_and(long) && function.provision_short() == 0
-        {
+        let starved = function.serving() == 0 && function.uncovered_since().is_some_and(long);
+        if !blocked || !starved && function.provision_short() == 0 {
             return;
         }
         let settings = function.settings;

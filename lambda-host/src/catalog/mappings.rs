@@ -64,13 +64,17 @@ impl SourceKind {
 #[derive(Debug, Default)]
 pub(crate) struct Mappings {
     pub(crate) by_number: BTreeMap<u64, Arc<Mapping>>,
+    /// What came of the last batch of a mapping since the start of the host, in AWS's words, by
+    /// the mapping's identifier.
+    pub(crate) results: BTreeMap<String, &'static str>,
 }
 
 impl Mappings {
     /// Reads the mappings. Blocks.
     pub(super) fn open(registry: &Registry) -> Result<Self, Error> {
         let all = registry.resources::<Mapping>(PREFIX)?;
-        Ok(Self { by_number: all.into_iter().map(|it| (it.number, Arc::new(it))).collect() })
+        let by_number = all.into_iter().map(|it| (it.number, Arc::new(it))).collect();
+        Ok(Self { by_number, results: BTreeMap::new() })
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Mapping>> {

@@ -16,7 +16,9 @@ pub struct Image {
     pub uri: String,
     /// The URI with the digest of the image's manifest, which names this image for ever.
     pub resolved_uri: String,
-    /// The SHA-256 of each layer's uncompressed tar stream in hexadecimal, the lowest layer first.
+    /// The names of the folders of its layers, the lowest first: the SHA-256 of a layer's
+    /// uncompressed tar stream in hexadecimal, or of the digests of layers that are merged, because
+    /// a sandbox cannot have so many.
     pub layers: Vec<String>,
     /// The image's entry point.
     pub entry_point: Vec<String>,

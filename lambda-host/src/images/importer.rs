@@ -104,25 +104,25 @@ impl Importer {
         parsed: &ImageUri,
         packed: &PackedImage,
     ) -> Result<ImportedImage, Failure> {
+        let folders = packed.folders(self.folders_max()?);
         let image = Image {
             uri: uri.to_owned(),
             resolved_uri: format!("{}@sha256:{}", parsed.repository_uri, packed.digest()),
-            layers: packed.layers().map(str::to_owned).collect(),
+            layers: folders.iter().map(|it| it.name.clone()).collect(),
             entry_point: texts(packed.entry_point())?,
             command: texts(packed.command())?,
             environment: environment(packed.environment())?,
             working_directory: text(packed.working_directory().into())?,
         };
-        self.check_layers(&image)?;
         let digest =
             CodeDigest::from_hex(packed.digest()).ok_or_else(|| Failure::unsupported("digest"))?;
         let (mut leases, mut bytes) = (Vec::new(), 0);
-        for (place, layer) in image.layers.iter().enumerate() {
-            let lease = self.code.lease_layer(layer);
+        for layers in folders {
+            let lease = self.code.lease_layer(&layers.name);
             let unpack = |folder: &Path| -> Result<(), Failure> {
                 let left = IMAGE_BYTES_MAX.saturating_sub(bytes);
                 let limits = ImageLimits::default().with_layer_bytes_max(left);
-                bytes += packed.unpack_layer(place, folder, limits)?.bytes;
+                bytes += packed.unpack_layers(layers.places, folder, limits)?.bytes;
                 Ok(())
             };
             self.code.put_folder(&lease, unpack)?;
@@ -130,22 +130,16 @@ impl Importer {
         }
         Ok(ImportedImage { image, digest, leases })
     }
-}
 
-impl Importer {
-    /// Refuses an image whose layers a sandbox cannot have together, with the one that the host
+    /// Returns how many folders of layers a sandbox can have together, with the one that the host
     /// adds to them: the kernel takes a page with the paths of all.
-    fn check_layers(&self, image: &Image) -> Result<(), Failure> {
-        let count = image.layers.len();
-        let Some(first) = image.layers.first().filter(|_| count < LAYERS_MAX) else {
-            return Err(Failure::unsupported("the number of layers"));
-        };
-        let path = self.code.lease_layer(first).folder();
-        match (count + 1) * (path.as_os_str().len() + 1) > PATHS_BYTES_MAX {
-            true => Err(Failure::Host(Error::parameter(format!(
-                "The path of this host's data folder is too long for an image of {count} layers."
-            )))),
-            false => Ok(()),
+    fn folders_max(&self) -> Result<usize, Failure> {
+        let path = self.code.lease_layer(NAME_OF_A_FOLDER).folder();
+        match (PATHS_BYTES_MAX / (path.as_os_str().len() + 1)).min(LAYERS_MAX).checked_sub(1) {
+            None | Some(0) => Err(Failure::Host(Error::parameter(
+                "The path of this host's data folder is too long for images.".to_owned(),
+            ))),
+            Some(folders) => Ok(folders),
         }
     }
 }
@@ -243,6 +237,8 @@ const AT_ONCE_MAX: usize = 2;
 const IMAGE_BYTES_MAX: u64 = 10 << 30;
 /// The most bytes of the layers' paths. Mount options take at most 4,096 bytes.
 const PATHS_BYTES_MAX: usize = 3900;
+/// As long as the name of each folder of layers.
+const NAME_OF_A_FOLDER: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The longest word or value of an image's configuration, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// The most bytes of an image's environment. A sandbox takes 64 KiB, with what Lambda adds and the

@@ -144,6 +144,7 @@ impl Host {
                 inner.keep_resources(rows.collect()).await?;
                 let mut all = inner.mappings.write().unwrap_or_else(PoisonError::into_inner);
                 all.by_number.remove(&mapping.number);
+                all.results.remove(&mapping.id);
                 Ok(mapping)
             })
             .await
@@ -165,6 +166,27 @@ impl Host {
                 inner.keep_resource(key, Some(&at)).await
             })
             .await
+    }
+
+    /// Notes what came of a batch of a mapping, in AWS's words.
+    #[cfg(feature = "services")]
+    pub(crate) fn note_processing(&self, id: &str, result: &'static str) {
+        let inner = &self.catalog().inner;
+        {
+            let all = inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
+            if all.results.get(id) == Some(&result) || all.get(id).is_none() {
+                return;
+            }
+        }
+        let mut all = inner.mappings.write().unwrap_or_else(PoisonError::into_inner);
+        all.results.insert(id.to_owned(), result);
+    }
+
+    /// Returns what came of a mapping's last batch since the start of the host, in AWS's words.
+    #[cfg(feature = "http")]
+    pub(crate) fn processing_result(&self, id: &str) -> &'static str {
+        let all = self.catalog().inner.mappings.read().unwrap_or_else(PoisonError::into_inner);
+        all.results.get(id).copied().unwrap_or("No records processed")
     }
 
     /// Returns an event source mapping.

@@ -356,6 +356,12 @@ pub(crate) fn set_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result
     sys::set_attribute(folder, c"trusted.overlay.opaque", b"y")
 }
 
+/// Tells whether this folder hides its contents in lower layers ([`set_opaque`]).
+#[cfg(feature = "oci")]
+pub(crate) fn is_opaque(folder: std::os::fd::BorrowedFd<'_>) -> std::io::Result<bool> {
+    sys::has_attribute(folder, c"trusted.overlay.opaque")
+}
+
 /// Checks that the specification does not demand a defence and ask for something that weakens it.
 fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
     let beyond = [Defence::Network, Defence::FilteredNetwork];

@@ -279,6 +279,25 @@ pub(super) fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> 
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Tells whether an open file has an extended attribute.
+#[cfg(feature = "oci")]
+pub(super) fn has_attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: fgetxattr reads the NUL-terminated name, which is borrowed; with a size of 0 it
+    // returns the value's length and writes nothing; the file is open.
+    let length = unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), nowhere, 0) };
+    if length >= 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        // A file system without attributes has no opaque folder.
+        error if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => {
+            Ok(false)
+        }
+        error => Err(error),
+    }
+}
+
 /// Converts a path or text into a C string. Fails if it contains a NUL byte.
 pub(in crate::linux) fn c_string(text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes()).map_err(|_nul| {

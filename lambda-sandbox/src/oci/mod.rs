@@ -25,6 +25,7 @@
 mod document;
 mod layout;
 mod limits;
+mod merge;
 mod packed;
 mod reference;
 mod store;
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 
 pub use layout::LayoutFiles;
 pub use limits::ImageLimits;
-pub use packed::{PackedImage, UnpackedLayer};
+pub use packed::{IMAGE_LAYERS_MAX, LayerFolder, PackedImage, UnpackedLayer};
 pub use reference::ImageReference;
 pub use store::ImageStore;
 
@@ -45,7 +46,8 @@ use crate::{Error, Root, SandboxSpec};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OciImage {
-    /// The folders of its layers, the last on top.
+    /// The folders of its layers, the last on top. The lowest layers of an image of more than
+    /// [`LAYERS_MAX`](crate::LAYERS_MAX) are one folder.
     pub layers: Vec<PathBuf>,
     /// The image's program and its arguments.
     pub command: Vec<OsString>,

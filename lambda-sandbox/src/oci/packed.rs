@@ -2,15 +2,23 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
 
 use super::broken;
 use super::document::{Configuration, Descriptor, Digest, Index, Manifest};
 use super::layout::{Hashed, Layout, LayoutFiles};
 use super::limits::ImageLimits;
+use super::merge::merge;
 use super::reference::ImageReference;
 use super::unpack::Unpacker;
-use crate::{Error, LAYERS_MAX};
+use crate::Error;
+
+/// The most layers of an image. Lambda takes as many.
+pub const IMAGE_LAYERS_MAX: usize = 127;
 
 /// An image of a layout. Its documents were read and checked; its layers are still packed.
 ///
@@ -73,8 +81,9 @@ impl PackedImage {
         let configuration: Configuration = layout.document(&manifest.config)?;
         let contents = configuration.layers()?;
         let count = manifest.layers.len();
-        if count != contents.len() || count == 0 || count > LAYERS_MAX {
-            let why = format!("1 to {LAYERS_MAX} layers, as many as digests of their contents");
+        if count != contents.len() || count == 0 || count > IMAGE_LAYERS_MAX {
+            let why =
+                format!("1 to {IMAGE_LAYERS_MAX} layers, as many as digests of their contents");
             return Err(broken(format!("{count} layers"), why));
         }
         let digest = chosen.digest()?;
@@ -97,6 +106,33 @@ impl PackedImage {
     /// Returns the SHA-256 of each layer's uncompressed tar stream, the lowest layer first.
     pub fn layers(&self) -> impl ExactSizeIterator<Item = &str> {
         self.contents.iter().map(Digest::digits)
+    }
+
+    /// Divides the layers into at most `folders` folders, the lowest layer first. If there are more
+    /// layers, the lowest ones come into one folder, and each of the others into its own. A folder
+    /// is named by its layers: the SHA-256 of its layer's uncompressed tar stream, or of those
+    /// digests. `folders` is at least 1.
+    #[must_use]
+    pub fn folders(&self, folders: usize) -> Vec<LayerFolder> {
+        let merged = (self.contents.len() + 1).saturating_sub(folders.max(1)).max(1);
+        let mut found = vec![LayerFolder { name: self.name_of(0..merged), places: 0..merged }];
+        found.extend((merged..self.contents.len()).map(|place| {
+            let places = place..place + 1;
+            LayerFolder { name: self.name_of(places.clone()), places }
+        }));
+        found
+    }
+
+    /// Names a folder of these layers.
+    fn name_of(&self, places: Range<usize>) -> String {
+        match &self.contents[places] {
+            [layer] => layer.digits().to_owned(),
+            layers => {
+                let mut hash = Sha256::new();
+                layers.iter().for_each(|it| hash.update(it.digits()));
+                Digest::of(&hash.finalize()).digits().to_owned()
+            }
+        }
     }
 
     /// Returns the program, before the words of [`PackedImage::command`].
@@ -162,16 +198,69 @@ impl PackedImage {
         if digest != *content {
             return Err(broken(content.digits(), "the layer's content has another digest"));
         }
-        Ok(UnpackedLayer { bytes, left_out: unpacker.left_out() })
+        Ok(UnpackedLayer { bytes, entries: unpacker.entries(), left_out: unpacker.left_out() })
     }
 }
 
-/// What unpacking a layer came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl PackedImage {
+    /// Unpacks layers that lie one on another into an empty folder, as an overlay of them would
+    /// look, by their places in [`PackedImage::layers`]. The limits are of all of them together.
+    /// Otherwise as [`PackedImage::unpack_layer`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PackedImage::unpack_layer`].
+    pub fn unpack_layers(
+        &self,
+        places: Range<usize>,
+        folder: &Path,
+        limits: ImageLimits,
+    ) -> Result<UnpackedLayer, Error> {
+        let mut whole = UnpackedLayer::default();
+        let mut left = limits;
+        for place in places.clone() {
+            let above = folder.join(ABOVE);
+            let failed = |source| match io::Error::kind(&source) {
+                io::ErrorKind::AlreadyExists => broken(ABOVE, "a layer has a file of this name"),
+                _ => Error::failed("merging layers", folder, source),
+            };
+            let one = if places.len() == 1 {
+                self.unpack_layer(place, folder, left)?
+            } else {
+                std::fs::DirBuilder::new().mode(0o755).create(&above).map_err(failed)?;
+                let one = self.unpack_layer(place, &above, left)?;
+                merge(&above, folder).map_err(failed)?;
+                std::fs::remove_dir_all(&above).map_err(failed)?;
+                one
+            };
+            left.layer_bytes_max -= one.bytes;
+            left.layer_entries_max -= one.entries;
+            whole.bytes += one.bytes;
+            whole.entries += one.entries;
+            whole.left_out += one.left_out;
+        }
+        Ok(whole)
+    }
+}
+
+/// A folder for one layer or for several that are merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerFolder {
+    /// Names its content: 64 hexadecimal digits.
+    pub name: String,
+    /// The places of its layers in [`PackedImage::layers`], for [`PackedImage::unpack_layers`].
+    pub places: Range<usize>,
+}
+
+/// What unpacking layers came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnpackedLayer {
-    /// The length of its uncompressed tar stream, in bytes.
+    /// The length of the uncompressed tar streams, in bytes.
     pub bytes: u64,
+    /// Entries of the tar streams.
+    pub entries: u64,
     /// Devices, pipes and sockets that were left out.
     pub left_out: u64,
 }
@@ -194,5 +283,7 @@ fn decompressed<'a>(
     }
 }
 
+/// Where a layer is unpacked before it is merged: a whiteout's name, which few layers have.
+const ABOVE: &str = ".wh..above";
 /// The most indexes that refer to one another in a chain.
 const INDEXES_MAX: usize = 3;

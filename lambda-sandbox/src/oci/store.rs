@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::ImageLimits;
-use super::packed::PackedImage;
+use super::packed::{LayerFolder, PackedImage};
 use super::reference::ImageReference;
 use super::{OciImage, broken};
-use crate::Error;
+use crate::{Error, LAYERS_MAX};
 
 /// A folder of unpacked layers, each unpacked once and named by its digest. Several processes can
 /// share it.
@@ -88,8 +88,8 @@ impl ImageStore {
             working_directory: packed.working_directory(),
             left_out: 0,
         };
-        for (place, content) in packed.layers().enumerate() {
-            let (folder, left_out) = self.layer(&packed, place, content)?;
+        for layers in packed.folders(LAYERS_MAX) {
+            let (folder, left_out) = self.layer(&packed, &layers)?;
             image.layers.push(folder);
             image.left_out += left_out;
         }
@@ -113,20 +113,16 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Returns the folder of a layer and the number of entries left out. Unpacks the layer if it is
-    /// missing.
-    fn layer(
-        &self,
-        packed: &PackedImage,
-        place: usize,
-        content: &str,
-    ) -> Result<(PathBuf, u64), Error> {
-        let folder = self.folder.join(LAYERS).join(content);
+    /// Returns a folder of layers and the number of entries left out. Unpacks the layers if they
+    /// are missing.
+    fn layer(&self, packed: &PackedImage, layers: &LayerFolder) -> Result<(PathBuf, u64), Error> {
+        let folder = self.folder.join(LAYERS).join(&layers.name);
         if folder.is_dir() {
             return Ok((folder, 0));
         }
         let part = Part::make(&self.folder.join(PARTS))?;
-        let left_out = packed.unpack_layer(place, &part.folder, self.limits)?.left_out;
+        let places = layers.places.clone();
+        let left_out = packed.unpack_layers(places, &part.folder, self.limits)?.left_out;
         match fs::rename(&part.folder, &folder) {
             Ok(()) => {}
             // Another process has unpacked the same layer.

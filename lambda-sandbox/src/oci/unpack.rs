@@ -42,6 +42,11 @@ impl Unpacker {
         self.left_out
     }
 
+    /// Returns the number of entries that were read.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
     pub(super) fn unpack(&mut self, tar: impl Read) -> Result<(), Error> {
         let not_tar = |error: io::Error| broken("a layer", error.to_string());
         let mut archive = Archive::new(tar);

@@ -155,10 +155,29 @@ async fn route(session: &Session, request: Request<Incoming>) -> Reply {
             subscribe(session, Api::Telemetry, request).await
         }
         (&Method::PUT, ["2020-08-15", "logs"]) => subscribe(session, Api::Logs, request).await,
-        _ => {
+        (_, path) => {
+            let known = is_known(path);
             drain(request.into_body()).await;
-            plain(StatusCode::NOT_FOUND, "404 page not found")
+            match known {
+                true => plain(StatusCode::METHOD_NOT_ALLOWED, ""),
+                false => plain(StatusCode::NOT_FOUND, "404 page not found"),
+            }
         }
+    }
+}
+
+/// Tells whether a path has a method, which a request for it may not have used.
+fn is_known(path: &[&str]) -> bool {
+    match path {
+        ["2018-06-01", "ping"] | ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"] => true,
+        ["2018-06-01", "runtime", rest @ ..] => matches!(
+            rest,
+            ["invocation", "next"] | ["invocation", _, "response" | "error"] | ["init", "error"]
+        ),
+        ["2020-01-01", "extension", rest @ ..] => {
+            matches!(rest, ["register"] | ["event", "next"] | ["init" | "exit", "error"])
+        }
+        _ => false,
     }
 }
 

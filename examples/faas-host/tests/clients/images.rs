@@ -176,17 +176,20 @@ fn layers_of_images_are_stored_once() {
     until(|| stored(&served) == 3, "a layer that nobody has is gone");
     assert_eq!(served.invoke("f2", "1", &[]).1["version"], "2");
 
-    // The most layers that a sandbox can have, and one more.
+    // The most layers that a sandbox can have, the most that an image can, and one more.
     let many = |count: u8| -> Vec<Vec<u8>> {
         let own = (1..count).map(|it| layer(&[("version", 0o644, &it.to_string().into_bytes())]));
         [base.clone()].into_iter().chain(own).collect()
     };
-    layout.image("31", &many(31), &config());
-    layout.image("32", &many(32), &config());
-    assert!(create(&served, "f31", "local/team/app:31", &[]).success);
-    assert_eq!(served.invoke("f31", "1", &[]).1["version"], "30");
-    let refused = create(&served, "f32", "local/team/app:32", &[]);
-    assert!(refused.stderr.contains("local/team/app:32 is not supported."), "{refused:?}");
+    for count in [31, 32, 127] {
+        layout.image(&count.to_string(), &many(count), &config());
+        let (name, uri) = (format!("f{count}"), format!("local/team/app:{count}"));
+        assert!(create(&served, &name, &uri, &[]).success);
+        assert_eq!(served.invoke(&name, "1", &[]).1["version"], (count - 1).to_string());
+    }
+    layout.image("128", &many(128), &config());
+    let refused = create(&served, "f128", "local/team/app:128", &[]);
+    assert!(refused.stderr.contains("local/team/app:128 is not supported."), "{refused:?}");
 }
 
 #[test]

@@ -3,14 +3,16 @@
 //!
 //! The tables are `functions/*.cases`. A line `=== name` begins a function. `--- file`,
 //! `--- handler`, `--- payload`, `--- env` and `--- timeout` (in seconds) set what differs from the
-//! default. `--- differs` gives a reason, and the two sides must then differ. Two differences are
-//! ignored for every function that fails in its init: AWS's Python client logs a warning that AWS
-//! may have changed the runtime, and the emulator does not try a failed init twice, as Lambda does.
+//! default. `--- differs` gives a reason, and the two sides must then differ. Lines before the
+//! first function are a file that each function has, `shared`. Two differences are ignored for
+//! every function that fails in its init: AWS's Python client logs a warning that AWS may have
+//! changed the runtime, and the emulator does not try a failed init twice, as Lambda does.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -42,18 +44,37 @@ struct Seen {
     log: Vec<String>,
 }
 
+/// A function that our host ran.
+#[derive(Debug)]
+struct Ran {
+    case: Case,
+    theirs: Seen,
+    /// With the lines that its callers got.
+    ours: Seen,
+    name: String,
+}
+
 /// The programs of AWS's side.
 #[derive(Debug)]
 struct Judge {
     emulator: PathBuf,
-    client: Vec<String>,
+    client: Client,
     environment: Vec<(&'static str, String)>,
+}
+
+/// What the emulator starts.
+#[derive(Debug)]
+enum Client {
+    /// A runtime client of AWS, which gets the handler as its last argument.
+    Program(Vec<String>),
+    /// The function's own `bootstrap`.
+    Bootstrap,
 }
 
 fn cases(table: &str, main: &str, handler: &str) -> Vec<Case> {
     let text = String::from_utf8(file(table)).unwrap();
     let mut cases: Vec<Case> = Vec::new();
-    let mut path = String::new();
+    let (mut path, mut shared) = (String::new(), String::new());
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("=== ") {
             path = main.to_owned();
@@ -68,7 +89,11 @@ fn cases(table: &str, main: &str, handler: &str) -> Vec<Case> {
             });
             continue;
         }
-        let case = cases.last_mut().expect("a table begins with a name");
+        let Some(case) = cases.last_mut() else {
+            shared += line;
+            shared += "\n";
+            continue;
+        };
         let Some((word, rest)) = line.strip_prefix("--- ").and_then(|it| it.split_once(' ')) else {
             let file = case.files.entry(path.clone()).or_default();
             *file += line;
@@ -94,6 +119,9 @@ fn cases(table: &str, main: &str, handler: &str) -> Vec<Case> {
     for case in cases.iter_mut().filter(|case| case.payloads.is_empty()) {
         case.payloads.push("{}".to_owned());
     }
+    for case in cases.iter_mut().filter(|_| !shared.is_empty()) {
+        case.files.insert("shared".to_owned(), shared.clone());
+    }
     cases
 }
 
@@ -113,7 +141,8 @@ fn comparable(text: &str, task_root: &str) -> String {
     text
 }
 
-/// Returns the function's own lines of a log, without those of the platform.
+/// Returns the function's own lines of a log, without those of the platform. Empty lines are not
+/// kept in logs.
 fn own_lines(log: &str, task_root: &str) -> Vec<String> {
     let emulator = Regex::new(r"\d\d \w{3} \d{4} [\d:,]+ \[\w+\] \(rapid\).*$").unwrap();
     let platform = Regex::new(
@@ -123,7 +152,7 @@ fn own_lines(log: &str, task_root: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in log.lines() {
         let rest = emulator.replace(line, "");
-        if platform.is_match(&rest) || (rest.is_empty() && !line.is_empty()) {
+        if platform.is_match(&rest) || rest.is_empty() {
             continue;
         }
         lines.push(comparable(&rest, task_root));
@@ -139,16 +168,24 @@ impl Judge {
         for (name, text) in &case.files {
             let path = task_root.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let log = folder.path().join("log");
         let output = fs::File::create(&log).unwrap();
         let (address, api) = (free_address(), free_address());
         let mut command = Command::new(&self.emulator);
+        command.args([
+            "--runtime-interface-emulator-address",
+            &address,
+            "--runtime-api-address",
+            &api,
+        ]);
+        match &self.client {
+            Client::Program(words) => command.args(words).arg(&case.handler),
+            Client::Bootstrap => command.arg(task_root.join("bootstrap")),
+        };
         command
-            .args(["--runtime-interface-emulator-address", &address, "--runtime-api-address", &api])
-            .args(&self.client)
-            .arg(&case.handler)
             .current_dir(&task_root)
             .env_clear()
             .envs([
@@ -158,6 +195,7 @@ impl Judge {
             ])
             .env("LAMBDA_TASK_ROOT", &task_root)
             .env("_HANDLER", &case.handler)
+            .env("TMPDIR", folder.path())
             .env("AWS_LAMBDA_FUNCTION_NAME", "f")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
@@ -169,7 +207,8 @@ impl Judge {
             .stderr(output);
         let emulator = Emulator(command.spawn().unwrap());
         let root = task_root.to_str().unwrap();
-        let answers = case.payloads.iter().map(|it| comparable(&post(&address, it), root));
+        let answer = |payload: &String| comparable(&in_order(post(&address, payload)), root);
+        let answers = case.payloads.iter().map(answer);
         let answers = answers.collect();
         // The emulator passes on output some time after the answer.
         std::thread::sleep(Duration::from_millis(100));
@@ -213,10 +252,11 @@ fn post(address: &str, payload: &str) -> String {
     connection.write_all((head + payload).as_bytes()).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).unwrap();
+    // The emulator answers nothing, or ends, with some programs that end.
+    drop(connection.read_to_end(&mut answer));
     connection.shutdown(Shutdown::Both).unwrap_or_default();
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return answer };
     if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         return unchunked(body);
     }
@@ -259,7 +299,7 @@ fn last_init(log: &str) -> &str {
     report.map_or(log, |(_, rest)| rest)
 }
 
-/// Runs a function on our host. Returns its answers and log lines.
+/// Runs a function on our host. Returns its answers and the log lines that its callers got.
 async fn host_runs(host: &Host, case: &Case, runtime: &str, number: usize) -> Seen {
     let name = format!("f{number}");
     let config = FunctionConfig::new(&name, runtime, &case.handler).unwrap();
@@ -285,7 +325,7 @@ async fn host_runs(host: &Host, case: &Case, runtime: &str, number: usize) -> Se
 /// unexpectedly.
 async fn compare(cases: Vec<Case>, runtime: &str, judge: Judge) {
     let mut runtimes = Runtimes::discover();
-    let image = runtimes.image(runtime).expect("the machine's own interpreter").clone();
+    let image = runtimes.image(runtime).expect("a runtime of this machine").clone();
     for (number, case) in cases.iter().enumerate() {
         // A function may not set these variables itself: Lambda reserves them. They are set by the
         // runtime.
@@ -298,7 +338,7 @@ async fn compare(cases: Vec<Case>, runtime: &str, judge: Judge) {
     let backend = LinuxBackend::new().unwrap();
     let host = Host::builder(Arc::new(backend)).with_runtimes(runtimes).start().await.unwrap();
     let (host, judge) = (Arc::new(host), Arc::new(judge));
-    let mut wrong = Vec::new();
+    let mut ran = Vec::new();
     let mut running = tokio::task::JoinSet::new();
     let count = cases.len();
     for (number, case) in cases.into_iter().enumerate() {
@@ -307,21 +347,41 @@ async fn compare(cases: Vec<Case>, runtime: &str, judge: Judge) {
             let (runtime, emulated) = (format!("case{number}"), case.clone());
             let theirs = tokio::task::spawn_blocking(move || judge.run(&emulated));
             let ours = host_runs(&host, &case, &runtime, number).await;
-            (case, theirs.await.unwrap(), ours)
+            Ran { case, theirs: theirs.await.unwrap(), ours, name: format!("f{number}") }
         });
         // Three functions at once keep two processors busy.
         while running.len() >= 3 || (number + 1 == count && !running.is_empty()) {
-            let (case, theirs, ours) = running.join_next().await.unwrap().unwrap();
-            if (theirs == ours) == case.differs.is_some() {
-                wrong.push(format!(
-                    "{}: {:?}\n  AWS  {theirs:?}\n  ours {ours:?}",
-                    case.name, case.differs
-                ));
-            }
+            ran.push(running.join_next().await.unwrap().unwrap());
         }
     }
     host.shutdown().await;
+    let mut wrong = Vec::new();
+    for Ran { case, theirs, mut ours, name } in ran {
+        let told = std::mem::replace(&mut ours.log, stored_lines(&host, &name));
+        let same = theirs == ours;
+        if same == case.differs.is_some() || !are_among(&told, &ours.log) {
+            let reason = &case.differs;
+            let both = format!("AWS  {theirs:?}\n  ours {ours:?}, of which callers got {told:?}");
+            wrong.push(format!("{}: {reason:?}\n  {both}", case.name));
+        }
+    }
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Returns a function's own lines in the host's log.
+fn stored_lines(host: &Host, name: &str) -> Vec<String> {
+    let (log, group) = (host.logs(), format!("/aws/lambda/{name}"));
+    let streams = log.streams(&group).unwrap();
+    let events = streams.iter().flat_map(|it| log.events(&group, &it.name).unwrap());
+    let text: String = events.map(|it| it.message + "\n").collect();
+    own_lines(last_init(&text), "/var/task")
+}
+
+/// Tells whether lines come among others, in the same order. Those that a function writes after its
+/// answer are in its log alone.
+fn are_among(lines: &[String], others: &[String]) -> bool {
+    let mut others = others.iter();
+    lines.iter().all(|line| others.any(|it| it == line))
 }
 
 fn emulator(test: &str) -> Option<PathBuf> {
@@ -373,6 +433,15 @@ async fn node_functions_do_as_with_aws_lambda_ric() {
     compare(cases("functions/node.cases", "index.js", "index.handler"), &runtime, judge).await;
 }
 
-fn words(paths: &[&Path]) -> Vec<String> {
-    paths.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bootstraps_do_as_under_the_emulator() {
+    let test = "bootstraps beside AWS's emulator";
+    let (true, Some(emulator)) = (ready(test), emulator(test)) else { return };
+    let judge = Judge { emulator, client: Client::Bootstrap, environment: Vec::new() };
+    let cases = cases("functions/bootstrap.cases", "bootstrap", "app.handler");
+    compare(cases, "provided.al2023", judge).await;
+}
+
+fn words(paths: &[&Path]) -> Client {
+    Client::Program(paths.iter().map(|path| path.to_str().unwrap().to_owned()).collect())
 }

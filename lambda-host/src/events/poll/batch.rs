@@ -48,7 +48,7 @@ pub(super) async fn invoke(source: &Source, host: &Host, records: &[Value]) -> O
         Err(error) => return Outcome::Refused(error),
     };
     let payload = Bytes::from(json!({ "Records": records }).to_string());
-    match host.invoke(target, Request::new(payload)).await {
+    let outcome = match host.invoke(target, Request::new(payload)).await {
         Err(error) => Outcome::Refused(error),
         Ok(answer) if answer.function_error => Outcome::Failed(Box::new(answer)),
         Ok(answer) if reports_failures(source) => match failures(&answer.payload) {
@@ -57,7 +57,15 @@ pub(super) async fn invoke(source: &Source, host: &Host, records: &[Value]) -> O
             None => Outcome::Failed(Box::new(answer)),
         },
         Ok(_) => Outcome::Done,
-    }
+    };
+    let result = match &outcome {
+        Outcome::Done => "OK",
+        Outcome::Partly(_) | Outcome::Failed(_) | Outcome::Refused(_) => {
+            "PROBLEM: Function call failed"
+        }
+    };
+    host.note_processing(&source.mapping.id, result);
+    outcome
 }
 
 fn reports_failures(source: &Source) -> bool {

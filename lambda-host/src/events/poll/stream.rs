@@ -228,6 +228,18 @@ impl Shard {
         let mut parts: Vec<(Vec<Value>, u64)> = vec![(records, 0)];
         while let Some((mut records, mut attempts)) = parts.pop() {
             let Some(host) = self.source.host.upgrade() else { return false };
+            let age = |it: &Value| now_ms().saturating_sub(arrival_ms(it)) / 1000;
+            let is_too_old = |it: &Value| age_max.is_some_and(|max| age(it) > max);
+            // Before it is tried at all, too: the mapping may be younger than its records.
+            let old = records.iter().take_while(|it| is_too_old(it)).count();
+            if old > 0 {
+                let rest = records.split_off(old);
+                self.give_up(&records, TOO_OLD, attempts, None).await;
+                if !rest.is_empty() {
+                    parts.push((rest, attempts));
+                }
+                continue;
+            }
             if let Some(last) = records.last() {
                 let age = Duration::from_millis(now_ms().saturating_sub(arrival_ms(last)));
                 if let Ok(target) = self.source.mapping.function_arn.parse::<Target>() {
@@ -258,11 +270,10 @@ impl Shard {
                     continue;
                 }
             };
-            let age = now_ms().saturating_sub(arrival_ms(&records[0])) / 1000;
             let condition = if retries_max.is_some_and(|max| attempts > max) {
                 Some("RetryAttemptsExhausted")
-            } else if age_max.is_some_and(|max| age > max) {
-                Some("RecordAgeExceeded")
+            } else if is_too_old(&records[0]) {
+                Some(TOO_OLD)
             } else {
                 None
             };
@@ -275,7 +286,7 @@ impl Shard {
                 parts.push((second, attempts));
             }
             parts.push((records, attempts));
-            let doublings = u32::try_from(attempts.min(6)).unwrap_or(6);
+            let doublings = u32::try_from(attempts - 1).unwrap_or(u32::MAX).min(DOUBLINGS_MAX);
             tokio::time::sleep(RETRY * 2_u32.pow(doublings)).await;
         }
         true
@@ -320,9 +331,9 @@ impl Shard {
                 "requestId": id,
                 "functionArn": mapping.function_arn,
                 "condition": condition,
-                "approximateInvokeCount": attempts,
+                // AWS counts one for a record that was too old to be tried.
+                "approximateInvokeCount": attempts.max(1),
             },
-            "responseContext": response,
             "version": "1.0",
             "timestamp": iso_8601(now_ms()),
         });
@@ -331,6 +342,9 @@ impl Shard {
             _ => "DDBStreamBatchInfo",
         };
         body[name] = info;
+        if condition != TOO_OLD {
+            body["responseContext"] = response;
+        }
         let delivery = Delivery {
             target: target.to_owned(),
             body: body.to_string(),
@@ -417,10 +431,15 @@ fn arrival_ms(record: &Value) -> u64 {
     u64::try_from(arrival.as_millis()).unwrap_or(0)
 }
 
+/// Why records are given up that are older than the mapping allows.
+const TOO_OLD: &str = "RecordAgeExceeded";
 const SHARDS_EVERY: Duration = Duration::from_secs(10);
 /// How long an empty shard is left alone: AWS reads each once a second.
 const IDLE: Duration = Duration::from_millis(500);
-const RETRY: Duration = Duration::from_millis(100);
+/// How long a batch waits after it failed once; after that twice as long each time. AWS tries a
+/// record eight times in its first minute.
+const RETRY: Duration = Duration::from_millis(500);
+const DOUBLINGS_MAX: u32 = 7;
 
 #[cfg(test)]
 mod tests {

@@ -44,8 +44,14 @@ pub(super) async fn update(call: &Call<'_>) -> Answer {
     let kind = SourceKind::of(mapping.source_arn.as_deref());
     check(kind, mapping.source_arn.as_deref(), &all, false)?;
     let target: Option<Target> = input.text("FunctionName").map(str::parse).transpose()?;
-    let mapping = call.host.update_mapping(id, target, input.flag("Enabled"), settings).await?;
-    json(StatusCode::ACCEPTED, &told(call, &mapping, Some("Updating")))
+    let enabled = input.flag("Enabled");
+    let state = match enabled.filter(|it| *it != mapping.enabled) {
+        Some(true) => "Enabling",
+        Some(false) => "Disabling",
+        None => "Updating",
+    };
+    let mapping = call.host.update_mapping(id, target, enabled, settings).await?;
+    json(StatusCode::ACCEPTED, &told(call, &mapping, Some(state)))
 }
 
 pub(super) async fn delete(call: &Call<'_>) -> Answer {
@@ -231,7 +237,7 @@ fn told(call: &Call<'_>, mapping: &Mapping, state: Option<&str>) -> Value {
     }
     let kind = SourceKind::of(mapping.source_arn.as_deref());
     if kafka || matches!(kind, SourceKind::Kinesis | SourceKind::DynamoDb) {
-        body["LastProcessingResult"] = "No records processed".into();
+        body["LastProcessingResult"] = call.host.processing_result(&mapping.id).into();
     }
     body
 }

@@ -161,7 +161,8 @@ pub(super) fn streams(
 }
 
 fn shown(event: &LogEvent) -> Value {
-    let (at, message) = (event.at_ms, &event.message);
+    // The lines of functions have their line feed in CloudWatch Logs.
+    let (at, message) = (event.at_ms, format!("{}\n", event.message));
     json!({ "timestamp": at, "message": message, "ingestionTime": at })
 }
 
@@ -170,7 +171,7 @@ fn fitting<'a>(events: impl Iterator<Item = &'a LogEvent>, selection: &Selection
     let mut bytes = 0;
     let within = |event: &&LogEvent| {
         let first = bytes == 0;
-        bytes += event.message.len() + EVENT_BYTES;
+        bytes += event.message.len() + 1 + EVENT_BYTES;
         first || bytes <= PAGE_BYTES_MAX
     };
     events.take(selection.events_max).take_while(within).count()
