@@ -30,7 +30,7 @@ use protocol::{
     TELL_EXTENSION_ENDED, TELL_EXTENSIONS, TELL_FAILED, TELL_RESET,
 };
 use start::{Program, start};
-use user::change_user;
+use user::{UserNamespace, change_user};
 
 global_asm!(
     ".globl _start",
@@ -93,8 +93,10 @@ const SET_DUMPABLE: usize = 4;
 const SOCKET: usize = 3;
 const FILTERS: usize = 4;
 const RULES: usize = 5;
+/// The user namespace, if the host has made it ahead.
+const USERS: usize = 6;
 /// The first descriptor that is passed on to the program.
-const PASSED: usize = 6;
+const PASSED: usize = 7;
 
 /// The folder of extensions and their maximum number, as in Lambda.
 const EXTENSIONS: &[u8] = b"/opt/extensions/";
@@ -275,7 +277,12 @@ extern "C" fn main(stack: *const usize) -> ! {
     const ENOSYS: isize = -38;
     const SET_NO_NEW_PRIVS: usize = 38;
     if !has(flags, b'r') {
-        change_user(id, owner, has(flags, b'u'));
+        let namespace = match () {
+            () if has(flags, b'U') => UserNamespace::Ahead,
+            () if has(flags, b'u') => UserNamespace::Own { owner },
+            () => UserNamespace::None,
+        };
+        change_user(id, namespace);
     }
     give_up_capabilities();
     let keyring = call(KEYCTL, JOIN_SESSION_KEYRING, 0, 0, 0, 0);

@@ -3,8 +3,9 @@
 use core::arch::asm;
 
 use crate::protocol::{STEP_ID_MAP, STEP_USER, STEP_USER_NAMESPACE};
-use crate::{CLOSE, KILL, OPEN, WAIT4, WRITE, call, drop_bounding, must};
+use crate::{CLOSE, KILL, OPEN, USERS, WAIT4, WRITE, call, drop_bounding, must};
 
+const CLONE_NEWUSER: usize = 0x1000_0000;
 const SETGROUPS: usize = 116;
 const SETRESUID: usize = 117;
 const SETRESGID: usize = 119;
@@ -54,14 +55,31 @@ fn write_file(path: &[u8], content: &[u8]) {
     call(CLOSE, file, 0, 0, 0, 0);
 }
 
-/// Changes from the host's user to the sandbox's user: `id` outside, 1000 inside.
-pub(crate) fn change_user(id: usize, owner: usize, user_namespace: bool) {
+/// The user namespace that the init enters. Inside, user 1000 is the sandbox's user.
+#[derive(Clone, Copy)]
+pub(crate) enum UserNamespace {
+    /// None: the sandbox's user has its number of outside.
+    None,
+    /// One that the host has made and passed on at [`USERS`].
+    Ahead,
+    /// One that the init makes, in which root is `owner` of outside.
+    Own { owner: usize },
+}
+
+/// Changes from the host's user to the sandbox's user: `id` outside, 1000 inside. The host's
+/// capabilities end with a user namespace; those of the new namespace apply to it only.
+pub(crate) fn change_user(id: usize, namespace: UserNamespace) {
     must(STEP_USER, call(SETGROUPS, 0, 0, 0, 0, 0));
-    let user = if user_namespace {
-        enter_user_namespace(id, owner);
-        1000
-    } else {
-        id
+    let user = match namespace {
+        UserNamespace::None => id,
+        UserNamespace::Ahead => {
+            enter(USERS);
+            1000
+        }
+        UserNamespace::Own { owner } => {
+            enter_own(id, owner);
+            1000
+        }
     };
     drop_bounding();
     must(STEP_USER, call(SETRESGID, user, user, user, 0, 0));
@@ -69,14 +87,11 @@ pub(crate) fn change_user(id: usize, owner: usize, user_namespace: bool) {
 }
 
 /// Enters a new user namespace: user 1000 inside is `id` outside, and root inside is `owner`, an id
-/// that no process has and that owns the files shown. The host's capabilities end with this; those
-/// of the new namespace apply to it only.
+/// that no process has and that owns the files shown.
 ///
 /// Two ids can be mapped from outside only. So a process that only waits is made inside, the maps
 /// are written for it, this process enters its namespace, and it is killed.
-fn enter_user_namespace(id: usize, owner: usize) {
-    const CLONE_NEWUSER: usize = 0x1000_0000;
-    const SETNS: usize = 308;
+fn enter_own(id: usize, owner: usize) {
     const CLOEXEC: usize = 0o2_000_000;
     const EVERY_CHILD: usize = 0x4000_0000;
     const CLONE_VM: usize = 0x100;
@@ -96,10 +111,16 @@ fn enter_user_namespace(id: usize, owner: usize) {
     let path = of(b"/ns/user\0");
     let path = path.bytes.as_ptr() as usize;
     let namespace = must(STEP_USER_NAMESPACE, call(OPEN, path, CLOEXEC, 0, 0, 0));
-    must(STEP_USER_NAMESPACE, call(SETNS, namespace, CLONE_NEWUSER, 0, 0, 0));
-    call(CLOSE, namespace, 0, 0, 0, 0);
+    enter(namespace);
     call(KILL, waiting, 9, 0, 0, 0);
     must(STEP_USER_NAMESPACE, call(WAIT4, waiting, 0, EVERY_CHILD, 0, 0));
+}
+
+/// Enters the user namespace of a descriptor, and closes the descriptor.
+fn enter(namespace: usize) {
+    const SETNS: usize = 308;
+    must(STEP_USER_NAMESPACE, call(SETNS, namespace, CLONE_NEWUSER, 0, 0, 0));
+    call(CLOSE, namespace, 0, 0, 0, 0);
 }
 
 /// Makes a process with these flags of clone(2) that waits until it is killed.

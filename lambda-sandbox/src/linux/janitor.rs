@@ -135,7 +135,8 @@ impl Remains {
             return group.remove();
         };
         let slots = Arc::clone(&slot.slots);
-        let kept = KeptGroup { group, entrance, number: slot.keep() };
+        let users = slots.user_namespace(slot.number);
+        let kept = KeptGroup { group, entrance, number: slot.keep(), users };
         slots.groups.keep(&limits, kept).map_or(Ok(()), |surplus| slots.remove(&surplus))
     }
 }

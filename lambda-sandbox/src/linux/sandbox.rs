@@ -123,7 +123,7 @@ impl LinuxSandbox {
         let defences = &shared.defences;
         let template = template(shared, spec).await?;
         let image = template.as_ref().and_then(|it| it.image.as_deref());
-        let KeptGroup { group, entrance, number } = group(shared, spec, image)?;
+        let KeptGroup { group, entrance, number, users } = group(shared, spec, image)?;
         let slot = Slot::new(&shared.slots, number);
         let (id, owner) = (shared.slots.instance.id(slot.number), shared.slots.instance.owner());
         let mut unfinished = Unfinished(Some((group, slot)));
@@ -145,11 +145,12 @@ impl LinuxSandbox {
         let steps = Steps { first, processes: Arc::clone(&shared.processes), own };
         let start = Start {
             steps,
-            arguments: arguments(spec, [id, owner], defences, &passed.flags())?,
+            arguments: arguments(spec, [id, owner], defences, users.is_some(), &passed.flags())?,
             environment: environment(spec, network.port()?)?,
             ends: passed.outputs(wires.inside.files()),
             stdin: passed.input(),
             filters: passed.filters.as_ref().map(AsRawFd::as_raw_fd),
+            users: users.as_ref().map(AsRawFd::as_raw_fd),
             passed: passed.files.iter().map(AsRawFd::as_raw_fd).collect(),
             own_ipc: !matches!(network, Network::Made { ipc: Some(_), .. }),
             rootless: defences.rights != Rights::Root,
@@ -157,7 +158,7 @@ impl LinuxSandbox {
         };
         let Wires { host: Ends { stdout, stderr, socket }, inside } = wires;
         let socket = Arc::new(socket);
-        let held = (inside, entrance, passed);
+        let held = (inside, entrance, passed, users);
         let pidfd = Arc::new(shared.spawner.spawn(start, held, &socket).await?);
         let exceeded = shared.inits.add(number, &pidfd, spec.limits.memory_bytes);
         let remains = unfinished.0.take().map(|(group, slot)| Remains {
@@ -300,7 +301,7 @@ fn group(
     let entrance = group.entrance().inspect_err(|_| {
         stays("control group that cannot be entered", group.remove());
     })?;
-    Ok(KeptGroup { group, entrance, number: slot.keep() })
+    Ok(KeptGroup { group, entrance, number: slot.keep(), users: None })
 }
 
 /// Returns the disks to limit. Empty without limits of block I/O.
@@ -342,9 +343,14 @@ fn arguments(
     spec: &SandboxSpec,
     ids: [u32; 2],
     defences: &Defences,
+    users: bool,
     passed: &str,
 ) -> Result<Vec<std::ffi::CString>, Error> {
-    let user = if defences.rights == Rights::Root { "u" } else { "r" };
+    let user = match defences.rights {
+        Rights::Root if users => "U",
+        Rights::Root => "u",
+        _ => "r",
+    };
     let landlock = if defences.landlock.is_some() { "l" } else { "" };
     let flags = format!("{user}{passed}{landlock}{}", if *SPARED { "o" } else { "" });
     let mut arguments = vec![c_string("init".as_ref())?];

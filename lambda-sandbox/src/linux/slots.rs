@@ -1,14 +1,17 @@
 //! The numbers and control groups of a host's sandboxes. They outlive the host until its last
 //! sandbox is released.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::Error;
+use crate::linux::features::Rights;
 use crate::linux::group::cgroup::Hierarchies;
 use crate::linux::group::kept_groups::{KeptGroup, KeptGroups};
 #[cfg(feature = "systemd")]
 use crate::linux::group::scope::Scope;
 use crate::linux::instance::Instance;
+use crate::linux::root::owners;
 
 /// The source of each sandbox's number and groups.
 #[derive(Debug)]
@@ -23,6 +26,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// Makes a user namespace for a sandbox with this number. `None` if that fails, or without
+    /// root: the sandbox's process then makes its own.
+    pub(super) fn user_namespace(&self, number: u32) -> Option<OwnedFd> {
+        let (id, owner) = (self.instance.id(number), self.instance.owner());
+        let root = Rights::own() == Rights::Root;
+        root.then(|| owners::of_sandbox(id, owner).ok()).flatten()
+    }
+
     /// Removes a group that no sandbox uses.
     pub(super) fn remove(&self, kept: &KeptGroup) -> Result<(), Error> {
         let removed = kept.group.remove();

@@ -4,6 +4,7 @@
 //! mounts and processes of the machine. A kept group saves both.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Limits;
@@ -13,12 +14,14 @@ use crate::linux::group::cgroup::{Entrance, Group};
 const KEPT_MAX: usize = 32;
 
 /// A group with its open files, and the sandbox number that belongs to it. Sandboxes use both one
-/// after another.
+/// after another; each has its own user namespace.
 #[derive(Debug)]
 pub(in crate::linux) struct KeptGroup {
     pub(in crate::linux) group: Group,
     pub(in crate::linux) entrance: Entrance,
     pub(in crate::linux) number: u32,
+    /// The user namespace of the next sandbox with this number, if it was made ahead.
+    pub(in crate::linux) users: Option<OwnedFd>,
 }
 
 /// The groups that a host keeps, the least recently used first.
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
 
     fn group(number: u32) -> KeptGroup {
-        KeptGroup { group: Group::default(), entrance: Entrance::default(), number }
+        KeptGroup { group: Group::default(), entrance: Entrance::default(), number, users: None }
     }
 
     #[test]

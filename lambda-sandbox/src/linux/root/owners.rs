@@ -32,7 +32,7 @@ impl Owners {
     /// Prepares for files of root to appear as files of `id`. Makes a user namespace, by a process
     /// that ends before this returns.
     pub(in crate::linux) fn new(id: u32) -> Self {
-        let map = user_namespace(id).inspect_err(|error| {
+        let map = user_namespace(&format!("0 {id} 1\n")).inspect_err(|error| {
             tracing::debug!(%error, "sandboxes see the files of root as files of nobody");
         });
         Self { id, map: map.ok() }
@@ -96,16 +96,21 @@ fn keep_capabilities() -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a user namespace that maps user and group 0 inside to `id` outside.
-fn user_namespace(id: u32) -> io::Result<OwnedFd> {
+/// Makes the user namespace of a sandbox ahead: user 1000 inside is `id` outside, root inside is
+/// `owner`.
+pub(in crate::linux) fn of_sandbox(id: u32, owner: u32) -> io::Result<OwnedFd> {
+    user_namespace(&format!("0 {owner} 1\n1000 {id} 1\n"))
+}
+
+/// Makes a user namespace with this map of users and of groups (user_namespaces(7)).
+fn user_namespace(map: &str) -> io::Result<OwnedFd> {
     let signals = nix::sys::signal::SigSet::all()
         .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
     let waiting = clone_waiting();
     let restored = signals.thread_set_mask();
     let waiting = Waiting(nix::errno::Errno::result(waiting)?);
     restored?;
-    let map = format!("0 {id} 1\n");
-    for (file, content) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
+    for (file, content) in [("setgroups", "deny"), ("uid_map", map), ("gid_map", map)] {
         std::fs::write(format!("/proc/{}/{file}", waiting.0), content)?;
     }
     let namespace = File::open(format!("/proc/{}/ns/user", waiting.0))?;

@@ -48,6 +48,8 @@ pub(in crate::linux) struct Start {
     pub(in crate::linux) stdin: Option<RawFd>,
     /// The system call filter, or `None` for that of the default profile.
     pub(in crate::linux) filters: Option<RawFd>,
+    /// The sandbox's user namespace, or `None` if the init makes one or enters none.
+    pub(in crate::linux) users: Option<RawFd>,
     /// The descriptors that the program gets in addition to its standard streams.
     pub(in crate::linux) passed: Vec<RawFd>,
     /// Whether the process starts in a new ipc namespace.
@@ -112,7 +114,7 @@ const SOCKET_END: usize = 2;
 /// The most jobs that wait for the thread. The socket's buffer has room for as many.
 const WAITING_MAX: usize = 64;
 /// The most descriptors of one start.
-const SENT_MAX: usize = 16 + ATTACHED_MAX + DESCRIPTORS_MAX + 2;
+const SENT_MAX: usize = 17 + ATTACHED_MAX + DESCRIPTORS_MAX + 2;
 
 /// The number of a started process. On drop the process is killed and reaped;
 /// [`Process::take_over`] prevents that.
@@ -353,7 +355,7 @@ impl Start {
     /// Calls `with` with each descriptor that the thread must be sent.
     fn each(&self, mut with: impl FnMut(RawFd)) {
         let own = self.ends.into_iter().chain(self.group).chain(self.stdin).chain(self.filters);
-        own.chain(self.passed.iter().copied()).for_each(&mut with);
+        own.chain(self.users).chain(self.passed.iter().copied()).for_each(&mut with);
         for step in &self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
             | Step::Attach { mount: file, .. }
@@ -369,9 +371,11 @@ impl Start {
     /// Replaces each descriptor by its number in another table.
     fn move_to(&mut self, there: impl Fn(RawFd) -> RawFd) {
         let own = self.ends.iter_mut().chain(&mut self.group).chain(&mut self.stdin);
-        own.chain(&mut self.filters).chain(&mut self.passed).for_each(|file| {
-            *file = there(*file);
-        });
+        own.chain(&mut self.filters).chain(&mut self.users).chain(&mut self.passed).for_each(
+            |file| {
+                *file = there(*file);
+            },
+        );
         for step in &mut self.steps.first {
             if let Step::JoinGroup { tasks: file, .. }
             | Step::Attach { mount: file, .. }
@@ -420,6 +424,7 @@ struct Child<'a> {
     arguments: &'a [*const c_char],
     environment: &'a [*const c_char],
     given: [RawFd; 5],
+    users: Option<RawFd>,
     passed: &'a [RawFd],
     rules: bool,
     /// The processors of the new process, if the thread was bound to one.
@@ -430,7 +435,9 @@ struct Child<'a> {
 
 /// The number in the init of the first descriptor that is passed on to the program; the lower ones
 /// are the init's own. There is room for [`DESCRIPTORS_MAX`] below [`SOCKET`].
-const PASSED: usize = 6;
+const PASSED: usize = 7;
+/// The number in the init of the sandbox's user namespace.
+const USERS: usize = 6;
 
 /// Numbers of the steps after those of the list: arranging descriptors, and exec.
 const STEP_DESCRIPTORS: usize = usize::MAX - 1;
@@ -452,6 +459,7 @@ impl Start {
                 self.ends[SOCKET_END],
                 self.filters.unwrap_or(FILTERS),
             ],
+            users: self.users,
             passed: &self.passed,
             rules: self.steps.own.iter().any(|step| matches!(step, Step::Rules { .. })),
             processors: None,
@@ -557,14 +565,16 @@ extern "C" fn in_child(child: &mut Child<'_>) -> ! {
             give_up(child, number);
         }
     }
+    let users = (USERS..).zip(child.users);
     let passed = (PASSED..).zip(child.passed.iter().copied());
-    for (number, file) in (0..).zip(child.given).chain(passed) {
+    for (number, file) in (0..).zip(child.given).chain(users).chain(passed) {
         if call(libc::SYS_dup3, [file as usize, number, 0, 0, 0]) < 0 {
             give_up(child, STEP_DESCRIPTORS);
         }
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
     let kept = match child.passed.len() {
+        0 if child.users.is_some() => PASSED,
         0 => child.given.len() + usize::from(child.rules),
         passed => PASSED + passed,
     };
