@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use lambda_sandbox::linux::{LinuxBackend, Settings};
@@ -96,6 +97,51 @@ async fn hosts_with_bases_that_overlap_share_no_id() {
     for (killer, life) in lives {
         killer.kill();
         life.await.expect("joined").expect("run");
+    }
+}
+
+#[tokio::test]
+async fn sandboxes_in_turn_share_no_user_namespace() {
+    let Some(backend) = backend(&Settings::default()) else { return };
+    // An open file keeps a namespace, so that its number names no other one.
+    let (mut held, mut ahead) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let sandbox = backend.create(spec("60")).await.expect("created");
+        let groups = backend.groups();
+        let pid = (groups.iter())
+            .find_map(|it| std::fs::read_to_string(it.join("cgroup.procs")).ok())
+            .and_then(|pids| Some(pids.lines().next()?.to_owned()))
+            .expect("its init");
+        let process = std::path::Path::new("/proc").join(pid);
+        let map = until_mapped(&process).await;
+        // The init's third argument: `U` names a namespace that the host has made.
+        let command = std::fs::read_to_string(process.join("cmdline")).expect("it runs");
+        ahead.push(command.split('\0').nth(3).expect("flags").contains('U'));
+        held.push((std::fs::File::open(process.join("ns/user")).expect("its namespace"), map));
+        sandbox.destroy().await.expect("destroyed");
+    }
+    let number = |file: &std::fs::File| file.metadata().expect("a namespace").ino();
+    let numbers: BTreeSet<_> = held.iter().map(|(file, _)| number(file)).collect();
+    assert_eq!(numbers.len(), held.len(), "{held:?}");
+    assert_eq!(ahead, [false, true, true]);
+    for (_, map) in &held {
+        assert_eq!(map.len(), 2, "{held:?}");
+        assert_eq!(map, &held[0].1);
+    }
+}
+
+/// Waits until a process is in a sandbox's user namespace, and returns the lines of its map.
+async fn until_mapped(process: &std::path::Path) -> Vec<Vec<u32>> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let map = std::fs::read_to_string(process.join("uid_map")).expect("it runs");
+        let numbers = |line: &str| line.split_whitespace().flat_map(str::parse).collect();
+        let lines: Vec<Vec<u32>> = map.lines().map(numbers).collect();
+        if lines.len() == 2 {
+            return lines;
+        }
+        assert!(Instant::now() < until, "{map}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
