@@ -15,6 +15,8 @@ use crate::store::slab::Slab;
 ///
 /// Policies have no state of their own: what they use (random numbers, the turn of draws, the
 /// histograms of functions) is in the engine's state. The snapshot has their names.
+///
+/// With serde it goes into formats whose maps take any key, as `to_bytes` uses one; JSON does not.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Snapshot {

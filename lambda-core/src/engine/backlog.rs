@@ -45,7 +45,7 @@ pub(crate) struct Backlog {
     /// first one waits.
     classes: BTreeMap<Class, BTreeSet<(u64, Time, Owner)>>,
     functions: BTreeSet<FunctionId>,
-    /// Queues by [`Owner::number`], since text formats allow only simple keys.
+    /// Queues by [`Owner::number`].
     queues: BTreeMap<u64, Queue>,
     /// Accounts by the power of two of the number of their waiting invocations.
     fullest: BTreeSet<(u32, AccountId)>,
