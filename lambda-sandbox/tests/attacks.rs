@@ -21,7 +21,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
-use lambda_sandbox::linux::{LinuxBackend, Settings};
+use lambda_sandbox::linux::Settings;
 use lambda_sandbox::process::ProcessBackend;
 use lambda_sandbox::{Backend, Defence, Root, SandboxSpec};
 

@@ -215,7 +215,8 @@ async fn a_full_disk_leaves_no_snapshot() {
     let images = left.iter().filter(|it| it.path().extension().is_some_and(|it| it == "erofs"));
     assert_eq!(images.count(), left.len(), "{left:?}");
     let mut unmount = std::process::Command::new("/bin/busybox");
-    let unmounted = unmount.arg("umount").arg(folder.path()).status();
+    // Namespaces that are ending may have it still.
+    let unmounted = unmount.args(["umount", "-l"]).arg(folder.path()).status();
     assert!(unmounted.expect("busybox").success());
 }
 
@@ -243,6 +244,12 @@ async fn broken_parts_are_named_and_leave_no_process() {
     settings.guest = empty_image();
     let error = refused(settings).await;
     assert!(error.contains("waiting for the agent"), "{error}");
+    let mut settings = good.clone();
+    settings.patience = Duration::from_secs(1);
+    // A guest that boots, and whose first process says nothing.
+    settings.guest = silent_image();
+    let error = refused(settings).await;
+    assert!(error.contains("waiting for the agent") && error.contains("time"), "{error}");
     let mut settings = good.clone();
     settings.monitor = "/bin/busybox".into();
     let error = refused(settings).await;
@@ -459,9 +466,30 @@ fn groups() -> Vec<PathBuf> {
 
 /// Makes an erofs image of an empty folder.
 fn empty_image() -> PathBuf {
-    let folder = std::env::temp_dir().join("empty");
+    image("empty", |_| {})
+}
+
+/// Makes an erofs image with a first process that sleeps.
+fn silent_image() -> PathBuf {
+    image("silent", |folder| {
+        for path in ["bin", "dev"] {
+            std::fs::create_dir_all(folder.join(path)).expect("a folder");
+        }
+        std::fs::copy("/bin/busybox", folder.join("bin/busybox")).expect("copied");
+        let init = folder.join("init");
+        std::fs::write(&init, "#!/bin/busybox sh\nexec /bin/busybox sleep 1000\n")
+            .expect("written");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&init, executable).expect("set");
+    })
+}
+
+/// Makes an erofs image of a folder that is filled first.
+fn image(name: &str, fill: impl FnOnce(&std::path::Path)) -> PathBuf {
+    let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
-    let image = std::env::temp_dir().join("empty.erofs");
+    fill(&folder);
+    let image = std::env::temp_dir().join(format!("{name}.erofs"));
     let status = std::process::Command::new("mkfs.erofs").arg(&image).arg(&folder).status();
     assert!(status.expect("mkfs.erofs").success());
     image

@@ -1,9 +1,9 @@
 //! The first process of a test guest: answers commands of the host over a stream.
 //!
 //! A command is a line. `ping`, `random` and `time` are answered by a line; `echo N` by the N bytes
-//! that follow; `wake SEED NANOSECONDS` seeds the kernel and sets its clock; `fill N` writes N MiB
-//! of memory and gives them back; `read PATH` answers with a checksum; `write PATH N` writes N MiB;
-//! `panic`, `spin` and `exit` end the guest in three ways.
+//! that follow; `sleep N` takes N milliseconds; `wake SEED NANOSECONDS` seeds the kernel and sets
+//! its clock; `fill N` writes N MiB of memory and gives them back; `read PATH` answers with a
+//! checksum; `write PATH N` writes N MiB; `panic`, `spin` and `exit` end the guest in three ways.
 #![expect(clippy::print_stderr, reason = "a test program")]
 #![expect(unsafe_code, reason = "adding entropy to the kernel takes an ioctl")]
 
@@ -113,6 +113,11 @@ fn serve(stream: File, kind: &str) -> io::Result<()> {
                 let count: usize = mebibytes.parse().map_err(io::Error::other)?;
                 let written = write(path, count << 20);
                 writeln!(out, "{written:?}")?;
+            }
+            ["sleep", milliseconds] => {
+                let time = milliseconds.parse().map_err(io::Error::other)?;
+                thread::sleep(Duration::from_millis(time));
+                writeln!(out, "slept")?;
             }
             ["processors"] => {
                 writeln!(out, "{}", thread::available_parallelism().map_or(0, usize::from))?;

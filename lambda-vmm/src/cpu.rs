@@ -133,8 +133,8 @@ fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, Error
     Ok(entries)
 }
 
-/// Sets the state that [`save`] wrote.
-pub(crate) fn restore(vcpu: &VcpuFd, from: &mut Reader<'_>) -> Result<(), Error> {
+/// Sets the state that [`save`] wrote. The first processor of a machine comes first.
+pub(crate) fn restore(vcpu: &VcpuFd, from: &mut Reader<'_>, is_first: bool) -> Result<(), Error> {
     let failed = || Error::kvm("set a processor's state");
     vcpu.set_mp_state(get::<kvm_mp_state>(from)?).map_err(failed())?;
     vcpu.set_regs(&get::<kvm_regs>(from)?).map_err(failed())?;
@@ -160,6 +160,13 @@ pub(crate) fn restore(vcpu: &VcpuFd, from: &mut Reader<'_>) -> Result<(), Error>
         }
         entries.push(get::<kvm_msr_entry>(from)?);
     }
+    // Before Linux 6.7 KVM takes a counter that is less than a second away from that of a new
+    // processor for an attempt to synchronize both, and leaves it: the guest's clock would stand
+    // still for as long as the guest had run. Another value before makes it a new time, to which
+    // further processors are synchronized.
+    let counter = entries.iter().find(|entry| is_first && entry.index == TIME_STAMP_COUNTER);
+    let far = counter.map(|entry| kvm_msr_entry { data: entry.data.wrapping_add(FAR), ..*entry });
+    entries.splice(0..0, far);
     let mut rest = &entries[..];
     while !rest.is_empty() {
         let part = &rest[..rest.len().min(MSRS_MAX)];
@@ -189,6 +196,9 @@ pub(crate) fn get<T: Plain>(from: &mut Reader<'_>) -> Result<T, Error> {
     plain::value(bytes).ok_or_else(|| from.invalid("a structure is cut"))
 }
 
+const TIME_STAMP_COUNTER: u32 = 0x10;
+/// Minutes, in ticks of any processor.
+const FAR: u64 = 1 << 40;
 /// Debug store, nested virtualization, waiting instructions, debug interfaces.
 const DENIED_1_ECX: u32 = 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 15;
 /// SGX, transactional memory, resource monitoring and allocation, processor tracing, MPX.

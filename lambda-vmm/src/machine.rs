@@ -282,8 +282,8 @@ impl Machine {
         for _ in 0..IRQ_CHIPS {
             chips.push(get::<kvm_irqchip>(&mut from)?);
         }
-        for vcpu in &self.vcpus {
-            cpu::restore(&vcpu.fd(), &mut from)?;
+        for (vcpu, number) in self.vcpus.iter().zip(0..) {
+            cpu::restore(&vcpu.fd(), &mut from, number == 0)?;
         }
         for chip in &chips {
             let failed = Error::kvm("set an interrupt controller");

@@ -7,6 +7,7 @@ mod endpoints;
 mod fuzz;
 mod guest;
 mod interface;
+mod kernel;
 mod leftovers;
 mod machine;
 mod model;
@@ -28,6 +29,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask package
        cargo xtask guest [network]
        cargo xtask vm [TEST]
+       cargo xtask kernel
        cargo xtask fuzz SECONDS
        cargo xtask endpoints
 
@@ -45,6 +47,7 @@ guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
   network tests tunnels to the WireGuard of that kernel (part of --long)
 vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts (a short
           form is part of test, the whole of --long)
+kernel    builds the microVMs' kernel from Debian's source package: target/kernel/vmlinux
 fuzz      runs every fuzz target so many seconds (part of --long)
 endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
 
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Some((&"vm", tests)) if tests.len() < 2 => {
             exit(guest::vm::check(root, tests.first().copied().unwrap_or_default()))
         }
+        Some((&"kernel", [])) => exit(kernel::build(root)),
         Some((&"endpoints", [])) => exit(endpoints::write(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))

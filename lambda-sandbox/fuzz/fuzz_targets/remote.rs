@@ -4,11 +4,12 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_sandbox::conformance::{self, FUNCTION};
 use lambda_sandbox::fake::FakeBackend;
-use lambda_sandbox::remote::{Connect, Duplex, RemoteBackend, VERSION, serve};
+use lambda_sandbox::remote::guest::Wake;
+use lambda_sandbox::remote::{Connect, Duplex, RemoteBackend, Server, VERSION};
 use lambda_sandbox::{Backend as _, BoxFuture, Invocation};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
@@ -39,6 +40,16 @@ async fn stream(bytes: Vec<u8>) -> DuplexStream {
     ours
 }
 
+/// A machine that wakes at once.
+#[derive(Debug)]
+struct Woken;
+
+impl Wake for Woken {
+    fn wake(&self, _seed: &[u8], _now: SystemTime) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn hello() -> Vec<u8> {
     let header = [b"lambda-sandbox/r".as_slice(), &VERSION.to_le_bytes()].concat();
     [&20_u32.to_le_bytes()[..], &0_u32.to_le_bytes(), &header].concat()
@@ -54,7 +65,11 @@ fuzz_target!(|data: &[u8]| {
     runtime.block_on(async {
         let backend = FakeBackend::new().with_handler(FUNCTION, conformance::fake_handler);
         let after_hello = [&hello(), data].concat();
-        drop(serve(stream(after_hello.clone()).await, Arc::new(backend)).await);
+        // A second connection may adopt what the first has parked.
+        let server = Server::new(Arc::new(backend), Arc::new(Woken));
+        for _ in 0..2 {
+            drop(server.serve(stream(after_hello.clone()).await).await);
+        }
         let described = [hello(), description()].concat();
         let connections = vec![after_hello, described];
         let connect = Played(Mutex::new(connections));

@@ -120,20 +120,35 @@ impl<'a> Session<'a> {
         self.inbox.limit_bodies(bytes_max.saturating_add(1 << 20));
     }
 
-    /// Freezes an idle sandbox, to be parked.
-    async fn prepare_to_park(
-        &mut self,
-        driver: &mut dyn Driver,
-    ) -> Result<Result<(), Error>, Fault> {
-        if let Err(error) = self.parking.check() {
-            return Ok(Err(error));
-        }
+    /// Freezes an idle sandbox and parks it. It ends if that fails.
+    async fn park(mut self, mut driver: Box<dyn Driver>) -> Result<(), Fault> {
+        let mut result = self.parking.check();
         if !self.inputs.is_empty() {
             let why = "the client writes an input of it".to_owned();
             let (what, remedy) = ("a parked sandbox", "leave out the input");
-            return Ok(Err(Error::Unavailable { what, why, remedy }));
+            result = Err(Error::Unavailable { what, why, remedy });
         }
-        self.during(driver.freeze()).await
+        if result.is_ok() {
+            result = self.during(driver.freeze()).await?;
+        }
+        let status = status(&*driver);
+        if result.is_ok() {
+            self.tasks.shutdown().await;
+            self.forward.detach();
+            let (forward, payload_bytes_max) = (Arc::clone(&self.forward), self.payload_bytes_max);
+            self.parking.park(Parked { driver, forward, payload_bytes_max });
+        }
+        let done = Done::Park(result.map_err(short));
+        self.reply(&Reply::Done { done, status }, Bytes::new());
+        Ok(())
+    }
+
+    async fn destroy(mut self, driver: Box<dyn Driver>) -> Result<(), Fault> {
+        let status = status(&*driver);
+        let result = self.during(driver.destroy()).await?;
+        let done = Done::Destroy(result.map_err(short));
+        self.reply(&Reply::Done { done, status }, Bytes::new());
+        Ok(())
     }
 
     /// Tells the client what is known of the new sandbox.
@@ -167,20 +182,7 @@ impl<'a> Session<'a> {
                     phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
                     (Done::Init(result.map_err(short_failure)), Bytes::new())
                 }
-                (Request::Park, Phase::Idle) => {
-                    let result = self.prepare_to_park(&mut *driver).await?;
-                    let (is_parked, status) = (result.is_ok(), status(&*driver));
-                    if is_parked {
-                        self.tasks.shutdown().await;
-                        self.forward.detach();
-                        let (forward, payload_bytes_max) =
-                            (Arc::clone(&self.forward), self.payload_bytes_max);
-                        self.parking.park(Parked { driver, forward, payload_bytes_max });
-                    }
-                    let done = Done::Park(result.map_err(short));
-                    self.reply(&Reply::Done { done, status }, Bytes::new());
-                    return Ok(());
-                }
+                (Request::Park, Phase::Idle) => return self.park(driver).await,
                 (Request::Invoke(call), Phase::Idle) => {
                     let result = self.invoke(&mut *driver, call, body).await?;
                     phase = match &result {
@@ -218,13 +220,7 @@ impl<'a> Session<'a> {
                     driver.abandon(reason);
                     return Ok(());
                 }
-                (Request::Destroy, _) => {
-                    let status = status(&*driver);
-                    let result = self.during(driver.destroy()).await?;
-                    let done = Done::Destroy(result.map_err(short));
-                    self.reply(&Reply::Done { done, status }, Bytes::new());
-                    return Ok(());
-                }
+                (Request::Destroy, _) => return self.destroy(driver).await,
                 (request, _) => {
                     self.beside(request, body)?;
                     continue;

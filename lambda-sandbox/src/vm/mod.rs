@@ -153,7 +153,11 @@ impl VmBackend {
         size: VmSize,
     ) -> Result<Sandbox<Created>, Error> {
         let Shared { settings, snapshots, jail, .. } = &*self.0;
-        let key = Key::of(name, spec, disks, size, settings)?;
+        let key = {
+            let (name, spec, disks) = (name.to_owned(), spec.clone(), disks.to_vec());
+            let settings = settings.clone();
+            blocking(move || Key::of(&name, &spec, &disks, size, &settings)).await??
+        };
         let snapshot = {
             let turn = snapshots.turn(&key);
             let _alone = turn.lock().await;
@@ -171,7 +175,11 @@ impl VmBackend {
         };
         let restored = restored.await;
         if restored.is_err() {
-            self.in_snapshots(&key, |all, key| Ok(all.forget(key))).await?;
+            let forget = |all: &Snapshots, key: &Key| {
+                all.forget(key);
+                Ok(())
+            };
+            self.in_snapshots(&key, forget).await?;
         }
         restored
     }

@@ -66,7 +66,11 @@ impl Snapshots {
                 Err(source) => Err(Error::failed("opening a snapshot", path, source)),
             }
         };
-        let (Some(state), Some(memory)) = (open(STATE)?, open(MEMORY)?) else { return Ok(None) };
+        let (Some(state), Some(memory)) = (open(STATE)?, open(MEMORY)?) else {
+            // A part of it may be there.
+            self.forget(key);
+            return Ok(None);
+        };
         // When it was used last. That it cannot be noted makes it go earlier.
         drop(
             OpenOptions::new()
@@ -95,8 +99,12 @@ impl Snapshots {
     /// the most that are kept. Blocks.
     pub(super) fn keep(&self, writing: Writing, key: &Key) -> Result<Snapshot, Error> {
         let folder = self.folder(key);
-        fs::rename(&writing.folder.0, &folder)
-            .map_err(|source| Error::failed("keeping a snapshot", &folder, source))?;
+        match fs::rename(&writing.folder.0, &folder) {
+            Ok(()) => {}
+            // Another host has made it meanwhile. This one uses its own, once.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(source) => return Err(Error::failed("keeping a snapshot", folder, source)),
+        }
         let mut kept: Vec<(SystemTime, PathBuf)> = self.kept()?;
         kept.sort();
         let beyond = kept.len().saturating_sub(self.kept_max.max(1));
@@ -260,11 +268,17 @@ mod tests {
         snapshots.keep(writing, &key("c")).expect("kept");
         let is_there = |name: &str| snapshots.open(&key(name)).expect("looked").is_some();
         assert!(is_there("a") && !is_there("b") && is_there("c"));
+        // Another host has made the same.
+        let writing = snapshots.begin().expect("files");
+        snapshots.keep(writing, &key("a")).expect("used");
+        assert!(is_there("a"));
         snapshots.forget(&key("a"));
         assert!(!is_there("a"));
+        // One that has lost a file is none, and leaves nothing.
+        fs::remove_file(snapshots.folder(&key("c")).join(MEMORY)).expect("removed");
+        assert!(!is_there("c") && !snapshots.folder(&key("c")).exists());
         // What was not finished is removed.
         drop(snapshots.begin().expect("files"));
-        let left = fs::read_dir(folder.path()).expect("read").count();
-        assert_eq!(left, 1);
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0);
     }
 }

@@ -1,6 +1,6 @@
-//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s with machines, in a QEMU guest
-//! that emulates the virtualization of AMD's processors. QEMU counts instructions: one "icount
-//! millisecond" is a million instructions plus waits, whatever else the machine does.
+//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s and `lambda-host`'s with machines,
+//! in a QEMU guest that emulates the virtualization of AMD's processors. QEMU counts instructions:
+//! one "icount millisecond" is a million instructions plus waits, whatever else the machine does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -49,15 +49,15 @@ fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     let output = boot(&folder, &guest)?;
     println!("{output}");
     let within = has_gates.then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
-    let hosts: &[&str] = if has_host(name) { &HOSTS } else { &[] };
-    let mut parts = ["kernels", "sandboxes"].iter().chain(hosts);
+    let demos: &[&str] = if has_demo(name) { &DEMOS } else { &[] };
+    let mut parts = PARTS.iter().chain(demos);
     let passed = parts.all(|part| output.contains(&format!("{part}: exit 0")));
     Ok(passed && within != Some(false))
 }
 
 /// Returns whether the demo of a host with machines runs, too: it takes long to build.
-fn has_host(name: &str) -> bool {
-    name.is_empty() || name == "host"
+fn has_demo(name: &str) -> bool {
+    name.is_empty() || name == "demo"
 }
 
 /// Returns whether the tests printed a figure of this name that is at most 2 % above the recorded
@@ -101,7 +101,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
     run(&mut cargo(&monitor))?;
     run(&mut cargo(&["build", "-p", "lambda-guest"]))?;
-    if has_host(name) {
+    if has_demo(name) {
         run(&mut cargo(&["build", "-p", "faas-host"]))?;
     }
     let test = |arguments: &[&str], name: &str| {
@@ -112,11 +112,15 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
         test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
     };
-    let kernels = test(&["-p", "lambda-vmm"], "kernels")?;
-    let sandboxes = test(&["-p", "lambda-sandbox", "--features", "vm"], "vm")?;
+    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
+    let tests = [
+        ("kernels", test(&["-p", "lambda-vmm"], "kernels")?),
+        ("sandboxes", test(&sandbox, "vm")?),
+        ("attacks", test(&sandbox, "attacks")?),
+        ("host", test(&["-p", "lambda-host"], "machines")?),
+    ];
     let programs = build.join(TARGET).join("release");
 
-    let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
     let outer = folder.join("vm-root");
     let tree = outer.join("system");
     let make = || -> std::io::Result<()> {
@@ -141,17 +145,14 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         }
         fs::copy("/usr/bin/busybox", tree.join("bin/busybox"))?;
         fs::copy(programs.join("lambda-vmm"), tree.join("lambda-vmm"))?;
-        fs::copy(&kernels, tree.join("kernels"))?;
-        fs::copy(&sandboxes, tree.join("sandboxes"))?;
-        if has_host(name) {
+        for (name, program) in &tests {
+            fs::copy(program, tree.join(name))?;
+        }
+        if has_demo(name) {
             fs::copy(programs.join("faas-host"), tree.join("faas-host"))?;
         }
         programs_root(&tree.join("programs"))?;
-        let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
-        let host = if has_host(name) { HOST } else { "" };
-        let system = SYSTEM.replace("NAME", name).replace("CLONES", &clones);
-        let system = system.replace("HOST\n", host);
-        script(&tree.join("init"), &system.replace("PLAIN", plain))
+        script(&tree.join("init"), &system(name))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
     guest_kernel(root, &tree.join("vmlinux"))?;
@@ -159,6 +160,15 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
     guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
     pack(&outer, folder.join("vm.cpio"))
+}
+
+/// Returns the second script, which runs the tests whose name contains `name`.
+fn system(name: &str) -> String {
+    let clones = std::env::var("VM_CLONES").unwrap_or_else(|_| CLONES.to_owned());
+    let plain = std::env::var_os("VM_PLAIN").map_or("", |_| "VM_PLAIN=1");
+    let demo = if has_demo(name) { DEMO } else { "" };
+    let script = SYSTEM.replace("NAME", name).replace("CLONES", &clones);
+    script.replace("DEMO\n", demo).replace("PLAIN", plain)
 }
 
 pub(super) fn script(path: &Path, text: &str) -> std::io::Result<()> {
@@ -210,7 +220,8 @@ fn programs_root(tree: &Path) -> std::io::Result<()> {
     for name in ["wc", "wget"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
-    fs::write(tree.join("runtime"), RUNTIME)
+    fs::write(tree.join("runtime"), RUNTIME)?;
+    fs::write(tree.join("saved"), SAVED)
 }
 
 /// Returns the paths of a program and of its libraries.
@@ -239,6 +250,23 @@ while :; do
 done
 "#;
 
+/// A runtime with a hook after the restore of a snapshot. It answers with random bytes of its init
+/// and of its hook, and with the time in its hook and now.
+const SAVED: &str = r#"
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+random() { head -c 16 /dev/urandom | /bin/busybox hexdump -v -e '1/1 "%02x"'; }
+echo "its init runs"
+before=$(random)
+wget -q -O /dev/null $api/restore/next || exit 8
+hook="\"$(random)\", $(/bin/busybox date +%s)"
+while :; do
+    wget -q -S -O /dev/null $api/invocation/next 2>/tmp/head || exit 9
+    id=$(sed -n 's/.*aws-request-id: //Ip' /tmp/head | tr -d '\r')
+    wget -q -O /dev/null --post-data "[\"$before\", $hook, $(/bin/busybox date +%s)]" \
+        $api/invocation/$id/response
+done
+"#;
+
 /// The second script, which runs in a root that can be left: sandboxes change theirs.
 const SYSTEM: &str = "\
 #!/bin/busybox sh
@@ -256,21 +284,27 @@ echo \"kernels: exit $?\"
 PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs VM_PROGRAMS=/programs PLAIN \\
     /sandboxes --ignored --test-threads=1 --nocapture NAME
 echo \"sandboxes: exit $?\"
-HOST
+PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs \\
+    /host --ignored --test-threads=1 --nocapture NAME
+echo \"host: exit $?\"
+PATH=/usr/bin LAMBDA_VMM=/lambda-vmm VM_KERNEL=/vmlinux VM_GUEST=/guest.erofs \\
+    /attacks --ignored --test-threads=1 --nocapture NAME
+echo \"attacks: exit $?\"
+DEMO
 echo \"bed: done after $(/bin/busybox cut -d' ' -f1 /proc/uptime) s\"
 /bin/busybox poweroff -f
 ";
 
-/// A host with machines of both generations.
-const HOST: &str = "\
+/// The demo of a host with machines of both generations.
+const DEMO: &str = "\
 /bin/busybox ifconfig lo 127.0.0.1 up
 for generation in 2 1; do
     PATH=/usr/bin /faas-host demo --backend vm --vm-kernel /vmlinux --vm-guest /guest.erofs \\
         --vm-monitor /lambda-vmm --vm-images /tmp/images --vm-generation $generation
-    echo \"host of generation $generation: exit $?\"
+    echo \"demo of generation $generation: exit $?\"
 done
 ";
-const HOSTS: [&str; 2] = ["host of generation 2", "host of generation 1"];
+const DEMOS: [&str; 2] = ["demo of generation 2", "demo of generation 1"];
 
 /// The processor's frequency, in which it counts instructions.
 ///
@@ -284,7 +318,9 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("mkfs.erofs", "erofs-utils"),
     ("xz", "xz-utils"),
 ];
-const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes";
+/// Test programs, as they are named in the guest.
+const PARTS: [&str; 4] = ["kernels", "sandboxes", "host", "attacks"];
+const SHORT: &str = "a_kernel_boots clones_of three_sandboxes a_host_runs";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
