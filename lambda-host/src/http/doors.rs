@@ -54,7 +54,9 @@ pub(super) async fn gateway(
     };
     request.body = body.bytes.clone();
     let handled = gateway.handle(&request, &arrival).await;
-    handled.log.map(log);
+    if let Some(line) = handled.log {
+        log(line);
+    }
     sent(handled.response, &arrival)
 }
 

@@ -155,8 +155,8 @@ impl Server {
         self
     }
 
-    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, and
-    /// returns.
+    /// Serves on `listener` until `stop` resolves. Then answers the requests in progress, closes
+    /// WebSockets, and returns.
     ///
     /// Limits: at most 1,024 open connections; beyond that the one that has been idle for the
     /// longest time is closed. The head of a request must arrive within 30 s, its body within 20 s

@@ -34,7 +34,9 @@ pub(super) async fn open(
     // Who knows the identifier can send to the client.
     let id = uuid::Uuid::new_v4().simple().to_string();
     let opened = gateway.open(request, arrival, &id).await;
-    opened.handled.log.map(doors::log);
+    if let Some(line) = opened.handled.log {
+        doors::log(line);
+    }
     let mut response = doors::sent(opened.handled.response, arrival);
     if let (Some(session), Some(upgrade)) = (opened.session, parts.extensions.get::<OnUpgrade>()) {
         let opened = Opened { session, upgrade: upgrade.clone() };
