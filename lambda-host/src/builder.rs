@@ -255,7 +255,8 @@ impl HostBuilder {
     }
 
     /// Sets how many of the last invocations that ended are remembered with their phases, for the
-    /// operator's page: 4,096 by default, of some 500 bytes each. 0 remembers none.
+    /// operator's page: 4,096 by default, of some 500 bytes each, and 1 KB where a sandbox was made
+    /// for it. 0 remembers none.
     pub fn with_invocations_kept(mut self, invocations: usize) -> Self {
         self.invocations_kept = Some(invocations);
         self

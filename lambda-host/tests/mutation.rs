@@ -218,7 +218,7 @@ fn changed_names_and_arns_read_as_they_print() {
             read += 1;
             assert!(target.name.as_str().len() <= 64, "seed {seed}: {text:?}");
             // A target is printed in full, which may be longer than a name may be.
-            let readable = target.to_string().len() <= 140;
+            let readable = target.to_string().len() <= 256;
             if readable && (target.region.is_none() || target.account.is_some()) {
                 let again: Target = target.to_string().parse().unwrap();
                 assert_eq!(

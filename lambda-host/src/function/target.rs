@@ -191,7 +191,9 @@ fn is_region(text: &str) -> bool {
 pub(crate) const LATEST: &str = "$LATEST";
 /// AWS's pattern of the `FunctionName` parameter.
 const PATTERN: &str = r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?";
-const LENGTH_MAX: usize = 140;
+/// AWS's limit of a name with its qualifier. Where it is lower (140 for a new function), the API
+/// says so first.
+const LENGTH_MAX: usize = 256;
 const QUALIFIER_LENGTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -237,6 +239,19 @@ mod tests {
         }
     }
 
+    /// Mappings and destinations keep such ARNs and read them again.
+    #[test]
+    fn the_longest_alias_of_the_longest_name_has_an_arn_that_is_read() {
+        let (name, alias) = ("n".repeat(64), "a".repeat(128));
+        let arn =
+            format!("arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:{name}:{alias}");
+        for text in [arn, format!("{name}:{alias}")] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.name.as_str(), name);
+            assert_eq!(target.qualifier.as_deref(), Some(alias.as_str()));
+        }
+    }
+
     #[test]
     fn what_is_no_name_is_refused() {
         for text in [
@@ -248,7 +263,7 @@ mod tests {
             "f:a:b",
             "f:$latest",
             &"x".repeat(65),
-            &"x".repeat(141),
+            &format!("{}:{}", "x".repeat(64), "y".repeat(192)),
             "arn:aws:s3:us-east-1:123456789012:function:f",
             "arn:aws:lambda:us-east-1:1234:function:f",
             "arn:aws:lambda:nowhere:123456789012:function:f",

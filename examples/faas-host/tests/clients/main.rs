@@ -41,6 +41,8 @@ mod replay;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod router;
+#[cfg(test)]
 mod runtimes;
 #[cfg(test)]
 mod rust;
