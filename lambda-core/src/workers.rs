@@ -10,11 +10,11 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use self::kinds::Kind;
+use self::kinds::{Kind, Kinds};
 pub(crate) use self::row::{Phase, Worker};
 use self::row::{ROOMS, Use};
 use crate::engine::health::Health;
-use crate::id::{WorkerId, ZONES_MAX, Zone};
+use crate::id::{WorkerId, ZONES_MAX};
 use crate::sandbox::{Sandbox, State};
 use crate::settings::Capacity;
 use crate::store::fits::{Fits, Free};
@@ -53,7 +53,7 @@ pub(crate) struct Workers {
     /// One bit for each zone with a non-empty list; then the same for the second half of the lists.
     zones: [u32; 2],
     /// The sums of the workers of each zone and set of labels, empty ones excepted.
-    kinds: BTreeMap<(Zone, u16), Kind>,
+    kinds: Kinds,
     count: u32,
 }
 
@@ -253,6 +253,18 @@ impl Workers {
     /// Returns the index of free resources.
     pub(crate) fn fits(&self) -> &Fits {
         &self.fits
+    }
+
+    /// Returns the sums over the workers in `zones`, one bit each, that have all of `labels`.
+    pub(crate) fn kind(&self, zones: u32, labels: u16) -> Kind {
+        self.kinds.sum(zones, labels)
+    }
+
+    /// Counts a worker in its phase in or out.
+    fn count_kind(&mut self, at: WorkerId, counts: bool) {
+        let Some(worker) = self.get(at) else { return };
+        let (key, own) = ((worker.zone, worker.labels), Kind::of(worker));
+        self.kinds.count(key, &own, counts);
     }
 
     pub(crate) fn set_phase(&mut self, at: WorkerId, phase: Phase) {

@@ -1,8 +1,9 @@
 //! Sums over the workers of a zone with the same labels.
 
-use super::Workers;
+use std::collections::BTreeMap;
+
 use super::row::{Phase, Worker};
-use crate::id::{WorkerId, Zone};
+use crate::id::Zone;
 
 /// The workers of one or several kinds. A kind is a zone and a set of labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,8 @@ impl Kind {
         (self.counted > 0).then(|| self.cpu_milli / u64::from(self.counted))
     }
 
-    fn of(worker: &Worker) -> Self {
+    /// Returns what one worker counts for in its phase.
+    pub(super) fn of(worker: &Worker) -> Self {
         let lasts = matches!(worker.phase, Phase::Serving | Phase::Suspect);
         let counted = lasts && worker.cpu_milli != u32::MAX;
         Self {
@@ -55,27 +57,30 @@ impl Kind {
     }
 }
 
-impl Workers {
+/// The workers by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(super) struct Kinds(BTreeMap<(Zone, u16), Kind>);
+
+impl Kinds {
     /// Returns the sums over the workers in `zones`, one bit each, that have all of `labels`.
-    pub(crate) fn kind(&self, zones: u32, labels: u16) -> Kind {
+    pub(super) fn sum(&self, zones: u32, labels: u16) -> Kind {
         let mut sum = Kind::default();
         let suits = |(zone, has): &(Zone, u16)| zones >> zone.0 & 1 == 1 && labels & !has == 0;
-        self.kinds.iter().filter(|(key, _)| suits(key)).for_each(|(_, kind)| sum.add(kind));
+        self.0.iter().filter(|(key, _)| suits(key)).for_each(|(_, kind)| sum.add(kind));
         sum
     }
 
-    /// Counts a worker in its phase in or out.
-    pub(super) fn count_kind(&mut self, at: WorkerId, counts: bool) {
-        let Some(worker) = self.get(at) else { return };
-        let (key, own) = ((worker.zone, worker.labels), Kind::of(worker));
-        let kind = self.kinds.entry(key).or_default();
+    /// Counts a worker of this zone and these labels in or out.
+    pub(super) fn count(&mut self, key: (Zone, u16), own: &Kind, counts: bool) {
+        let kind = self.0.entry(key).or_default();
         if counts {
-            kind.add(&own);
+            kind.add(own);
         } else {
-            kind.take(&own);
+            kind.take(own);
         }
         if *kind == Kind::default() {
-            self.kinds.remove(&key);
+            self.0.remove(&key);
         }
     }
 }

@@ -8,8 +8,9 @@ use hyper::body::{Body as _, Incoming};
 
 use super::api::Api;
 use super::archives::Archives;
+use super::arrival::Client;
 use super::body::{Refusal, drain};
-use super::doors::{self, Client};
+use super::doors;
 use super::lambda::error::ApiError;
 use super::lambda::operations::Operation;
 use super::page;

@@ -7,6 +7,7 @@
 mod answer;
 mod api;
 mod archives;
+mod arrival;
 mod body;
 #[cfg(feature = "keys")]
 mod chunked;

@@ -1,0 +1,63 @@
+//! The arrival of a request at a front door, its answer, and its line in the access log.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
+use lambda_gateway::{AccessLog, Arrival, Request};
+
+use super::spelling::Heads;
+
+/// Where a connection comes from, and what it has sent.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    pub(super) local_port: u16,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    pub(super) heads: Heads,
+}
+
+/// Returns a request without its body, and its arrival.
+pub(super) fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
+    let path = parts.uri.path_and_query().map_or("/", |it| it.as_str());
+    let mut request = Request::new(parts.method.as_str(), path);
+    request.headers = client.heads.take(&parts.headers);
+    request.protocol = format!("{:?}", parts.version);
+    (request, arrival(client))
+}
+
+/// Returns the present as an arrival from a client.
+pub(super) fn arrival(client: &Client) -> Arrival {
+    let id = uuid::Uuid::new_v4();
+    let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
+    arrival.port = client.local_port;
+    arrival.scheme = client.scheme;
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    let seconds = arrival.unix_ms / 1000;
+    arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
+    arrival
+}
+
+/// Returns the HTTP response of an answer.
+pub(super) fn sent(response: lambda_gateway::Response, arrival: &Arrival) -> Response<Full<Bytes>> {
+    let mut response = response.into_http();
+    if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response.map(Full::new)
+}
+
+/// Writes the line of a request that has ended.
+pub(super) fn log(log: AccessLog) {
+    let line = log.line(unix_ms());
+    tracing::info!(target: "lambda_host::access", "{line}");
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
