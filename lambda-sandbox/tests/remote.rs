@@ -52,17 +52,20 @@ impl Connect for Memory {
     }
 }
 
+/// Seeds and times.
+type Wakings = Arc<Mutex<Vec<(Vec<u8>, SystemTime)>>>;
+
 /// A machine with a server, and what it was woken with.
 #[derive(Debug)]
 struct Saved {
     server: Server,
-    woken: Arc<Mutex<Vec<(Vec<u8>, SystemTime)>>>,
+    woken: Wakings,
     fails: Arc<AtomicBool>,
 }
 
 /// Notes seeds and times.
 #[derive(Debug)]
-struct Notes(Arc<Mutex<Vec<(Vec<u8>, SystemTime)>>>, Arc<AtomicBool>);
+struct Notes(Wakings, Arc<AtomicBool>);
 
 impl Wake for Notes {
     fn wake(&self, seed: &[u8], now: SystemTime) -> io::Result<()> {
