@@ -17,6 +17,7 @@ pub(crate) fn prepare(root: &Path, long: bool) -> Vec<String> {
     left_out.extend(powertools(root).err());
     left_out.extend(cargo_lambda(root).err());
     left_out.extend(web_adapter(root).err());
+    left_out.extend(next(root).err());
     if long {
         left_out.extend(debian_packages(&COMPILERS).err());
         left_out.extend(debian_packages(&LARGE_PROGRAMS).err());
@@ -182,6 +183,39 @@ fn web_adapter(root: &Path) -> Result<(), String> {
     make().map_err(|error| format!("AWS's Web Adapter: {error}"))
 }
 
+/// Builds the tests' application in Next.js into `target/next/standalone`: 60 MB. What builds it,
+/// 330 MB, is removed then.
+fn next(root: &Path) -> Result<(), String> {
+    let folder = root.join("target/next");
+    let stamp = folder.join("installed");
+    let wanted = NEXT_PACKAGES.join(" ");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == wanted) {
+        println!("Next.js: target/next is there");
+        return Ok(());
+    }
+    println!("Next.js: building an application by {wanted} in target/next");
+    let make = || -> Result<(), String> {
+        if !on_path("npm") {
+            return Err("npm is not there".to_owned());
+        }
+        let build = folder.join("build");
+        fs::create_dir_all(&build).map_err(|error| format!("{}: {error}", build.display()))?;
+        let source = root.join("examples/faas-host/tests/next/.");
+        run(Command::new("cp").arg("-r").arg(source).arg(&build))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        run(npm.arg("--prefix").arg(&build).args(NEXT_PACKAGES))?;
+        let mut next = Command::new("node");
+        next.args(["node_modules/next/dist/bin/next", "build"]).current_dir(&build);
+        run(next.env("NEXT_TELEMETRY_DISABLED", "1").stdout(std::process::Stdio::null()))?;
+        let standalone = build.join(".next/standalone");
+        run(Command::new("cp").arg("-r").arg(standalone).arg(&folder))?;
+        fs::remove_dir_all(&build).map_err(|error| format!("{}: {error}", build.display()))?;
+        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+    };
+    make().map_err(|error| format!("Next.js: {error}"))
+}
+
 /// Installs the Lambda client of AWS's SDK for JavaScript into `target/sdk`: 19 MB.
 fn javascript_sdk(root: &Path) -> Result<(), String> {
     let folder = root.join("target/sdk");
@@ -321,5 +355,6 @@ const NODE_POWERTOOLS: [&str; 4] = [
 /// The program that deploys Rust functions.
 const CARGO_LAMBDA_PACKAGE: &str = "cargo-lambda==1.9.2";
 const WEB_ADAPTER_PACKAGE: &str = "lambda_web_adapter@1.0.0-rc1";
+const NEXT_PACKAGES: [&str; 3] = ["next@15.5.29", "react@19.3.1", "react-dom@19.3.1"];
 const SDK_PACKAGE: &str = "@aws-sdk/client-lambda@3.1164.0";
 const NODE_PACKAGE: &str = "aws-lambda-ric@3.3.0";

@@ -29,6 +29,7 @@ const FILE: &str = r#"{"apis": [
         {"route": "$default", "function": "f"}, {"route": "GET /a/{b}", "function": "f", "payload": "1.0"}]},
     {"kind": "http", "base_path": "/t", "authorizers": {"login": {"kind": "jwt", "issuer": "https://i", "audience": ["a"]}},
         "routes": [{"route": "$default", "function": "f", "authorizer": "login", "scopes": ["s"]}]},
+    {"kind": "websocket", "base_path": "/w", "routes": [{"route": "$connect", "function": "f"}, {"route": "$default", "function": "f"}]},
     {"kind": "url", "routes": [{"route": "$default", "function": "f"}]}
 ]}"#;
 
@@ -66,9 +67,15 @@ fuzz_target!(|data: &[u8]| {
         request = request.with_header(name, value);
     }
     let gateway = Gateway::new(Definition::from_json(FILE).unwrap(), Arc::new(Fixed(answer.to_vec())));
-    let gateway = gateway.with_documents(Arc::new(Issuer(body.to_vec())));
+    let gateway = Arc::new(gateway.with_documents(Arc::new(Issuer(body.to_vec()))));
     let arrival = Arrival::new(0, [127, 0, 0, 1].into(), "an-id");
-    let mut future = pin!(gateway.handle(&request, &arrival));
+    let answer = async {
+        match gateway.opens(&request) {
+            true => gateway.open(&request, &arrival, "a-connection").await.handled.response.into_http(),
+            false => gateway.handle(&request, &arrival).await.response.into_http(),
+        }
+    };
+    let mut future = pin!(answer);
     let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_ready());
 });

@@ -1,5 +1,5 @@
 //! Unmodified web frameworks behind HTTP APIs and REST APIs: the same requests and expectations for
-//! all of them. One runs as an HTTP server behind AWS's Web Adapter.
+//! all of them. Two run as HTTP servers behind AWS's Web Adapter.
 
 use std::fs;
 use std::path::Path;
@@ -16,12 +16,13 @@ struct Application {
     /// The name of the function, and of the adapter for Node.js.
     name: &'static str,
     framework: &'static str,
-    /// A file of `functions/`, or a package of this workspace that is a program.
+    /// A file of `functions/`, a package of this workspace that is a program, or the folder of an
+    /// application in Next.js.
     source: &'static str,
     runtime: &'static str,
 }
 
-const APPLICATIONS: [Application; 8] = [
+const APPLICATIONS: [Application; 9] = [
     Application {
         name: "apig-wsgi",
         framework: "flask",
@@ -65,6 +66,7 @@ const APPLICATIONS: [Application; 8] = [
         source: "web_node.js",
         runtime: "nodejs",
     },
+    Application { name: NEXT, framework: "next", source: "next", runtime: "nodejs" },
 ];
 
 /// Collects the files below a folder under a name.
@@ -101,6 +103,15 @@ fn create(served: &Served, application: Application, runtime: &str) -> Option<()
             collect(&web.join("node/node_modules"), "node_modules", &mut files);
             files.push(source("js"));
         }
+        None if application.name == NEXT => {
+            let next = test_support::workspace().join("target/next");
+            if !next.join("installed").exists() {
+                let why = "needs target/next (`cargo xtask prepare`)";
+                test_support::left_out("Next.js", why);
+                return None;
+            }
+            collect(&next.join("standalone"), "", &mut files);
+        }
         None => {
             let program = test_support::workspace().join("target/debug").join(application.source);
             let Ok(program) = fs::read(program) else {
@@ -114,9 +125,15 @@ fn create(served: &Served, application: Application, runtime: &str) -> Option<()
     let mut environment = format!("ADAPTER={}", application.name);
     let mut more = vec!["--timeout", "30", "--memory-size", "512"];
     let (mut handler, mut layer) = ("app.handler", None);
-    if application.name == WEB_ADAPTER {
+    let server = match application.name {
+        WEB_ADAPTER => Some("app.js"),
+        NEXT => Some("server.js"),
+        _ => None,
+    };
+    if let Some(server) = server {
         layer = Some(web_adapter(served)?);
-        files.push(("run.sh".to_owned(), b"#!/bin/sh\nexec node app.js\n".to_vec()));
+        let run = format!("#!/bin/sh\nPORT=8080 exec node {server}\n");
+        files.push(("run.sh".to_owned(), run.into()));
         environment += ",AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap";
         handler = "run.sh";
     }
@@ -210,6 +227,7 @@ fn check(application: Application, front: &str, base: &str) {
     assert_eq!((got.status, broken), expected, "{name}: {} {body}", got.head);
 }
 
+const NEXT: &str = "next";
 const WEB_ADAPTER: &str = "web-adapter";
 
 #[test]

@@ -1,0 +1,1 @@
+module.exports = { output: 'standalone', outputFileTracingRoot: __dirname };
