@@ -41,6 +41,7 @@ mod call;
 mod client;
 mod connect;
 mod fault;
+mod forward;
 mod frame;
 pub mod guest;
 mod inbox;

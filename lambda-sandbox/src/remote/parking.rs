@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::forward::Forward;
 use super::guest::Wake;
 use super::message::Awakening;
-use super::session::Forward;
 use crate::{Driver, Error};
 
 /// The place for one parked sandbox.

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Fault;
+use super::forward::{Forward, tell};
 use super::inbox::Inbox;
 use super::input::Input;
 use super::message::{
@@ -22,8 +22,8 @@ use super::parking::{Parked, Parking};
 use super::short::{cut, short};
 use super::wire::value_of;
 use crate::{
-    Answer, Backend, Driver, Error, Event, Exec, Handle, InitFailure, Invocation, Killer, LogLine,
-    LogSink, Outcome, SandboxSpec, Stdin, Stream, StreamPart,
+    Answer, Backend, Driver, Error, Event, Exec, Handle, InitFailure, Invocation, Killer, LogSink,
+    Outcome, SandboxSpec, Stdin, StreamPart,
 };
 
 /// One sandbox of a server.
@@ -396,11 +396,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Queues something that may be left out for a client that does not read.
-fn tell(outbox: &Outbox, reply: &Reply) -> bool {
-    outbox.try_push(Message::new(reply, Bytes::new()))
-}
-
 /// The most programs beside a sandbox's own.
 const EXECS_MAX: usize = 16;
 /// How often a client that watches a sandbox learns its usage.
@@ -457,84 +452,4 @@ const FAILURE_BYTES_MAX: usize = 32 * 1024;
 fn shortened(mut text: String) -> String {
     cut(&mut text);
     text
-}
-
-/// Sends output to the client's log.
-#[derive(Debug)]
-pub(super) struct Forward {
-    to: Mutex<Destination>,
-    /// Bytes that were dropped since the client was told last.
-    lost: AtomicU64,
-}
-
-/// The connection that has the sandbox, and what its client's log takes.
-#[derive(Debug, Clone)]
-struct Destination {
-    outbox: Outbox,
-    wants_lines: bool,
-    takes_bytes: bool,
-}
-
-impl Forward {
-    fn new(outbox: &Outbox) -> Self {
-        let to = Destination { outbox: outbox.clone(), wants_lines: false, takes_bytes: false };
-        Self { to: Mutex::new(to), lost: AtomicU64::new(0) }
-    }
-
-    fn attach(&self, outbox: &Outbox, wants_lines: bool, takes_bytes: bool) {
-        *self.to() = Destination { outbox: outbox.clone(), wants_lines, takes_bytes };
-    }
-
-    /// Keeps output of a parked sandbox from growing: it is frozen, and has none.
-    fn detach(&self) {
-        let closed = Outbox::default();
-        closed.close();
-        self.to().outbox = closed;
-    }
-
-    fn to(&self) -> MutexGuard<'_, Destination> {
-        self.to.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send(&self, reply: &Reply, body: Bytes, bytes: usize) {
-        let outbox = self.to().outbox.clone();
-        let lost = self.lost.swap(0, Ordering::AcqRel);
-        let told = lost == 0 || tell(&outbox, &Reply::Lost(lost));
-        if !told || !outbox.try_push(Message::new(reply, body)) {
-            let lost = if told { 0 } else { lost };
-            self.lost.fetch_add(lost + bytes as u64, Ordering::AcqRel);
-        }
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let lost = self.lost.load(Ordering::Acquire);
-        if lost > 0 {
-            self.to().outbox.push(Message::new(&Reply::Lost(lost), Bytes::new()));
-        }
-    }
-}
-
-impl LogSink for Forward {
-    fn line(&self, line: LogLine) {
-        let bytes = line.text.len();
-        self.send(&Reply::Line(line), Bytes::new(), bytes);
-    }
-
-    fn wants_lines(&self) -> bool {
-        self.to().wants_lines
-    }
-
-    fn takes_bytes(&self) -> bool {
-        self.to().takes_bytes
-    }
-
-    fn bytes(&self, stream: Stream, bytes: &[u8]) {
-        self.send(&Reply::Output(stream), Bytes::copy_from_slice(bytes), bytes.len());
-    }
-
-    fn is_full(&self) -> bool {
-        self.to().outbox.is_full()
-    }
 }
