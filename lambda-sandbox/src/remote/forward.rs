@@ -1,4 +1,4 @@
-//! The output of a server's sandbox, sent to the client that has the sandbox.
+//! The log of a server's sandbox: sends its output to the client that has the sandbox.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
