@@ -1,7 +1,7 @@
 //! Measures the engine's speed and memory.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement [-- decisions|candidates|scan|cold|warm [WORKERS|FUNCTIONS [CANDIDATES]]]
+//! cargo bench -p benches --features core --bench placement [-- decisions|candidates|scan|cold|warm|routing [WORKERS|FUNCTIONS [CANDIDATES]]]
 //! ```
 //!
 //! - Decisions: the time of `choose`, which picks the worker for a sandbox, by size of the fleet.
@@ -9,6 +9,8 @@
 //! - Warm: an invocation's arrival and its end, with timers, statistics and counting, at up to a
 //!   million idle sandboxes. Both events go through `handle` and `poll`, one at a time, and in
 //!   batches of 32 arrivals and ends for which the engine's `touch` is called first.
+//! - Routing: the same with `Routing::CoolWorker`, beside the most recently used, round by round. It
+//!   is not part of a run without arguments.
 //! - Memory: the bytes that the engine has allocated, counted by the allocator.
 //!
 //! Times are medians of rounds, with the fastest and the slowest round. p50 and p99 are of single
@@ -100,14 +102,21 @@ fn main() {
         );
         sizes.iter().copied().for_each(cold);
     }
+    if only.as_deref() == Some("routing") {
+        println!(
+            "| warm: arrival and end, cool worker over most recently used | sandboxes | functions | ratio |"
+        );
+        println!("|---|---|---|---|");
+        for (sandboxes, functions) in WARM.into_iter().filter(|(_, functions)| sized(functions)) {
+            routing(sandboxes, functions);
+        }
+    }
     if wanted("warm") {
         println!(
             "\n| warm: arrival and end | sandboxes | functions | ns (least, most) | a second | three dependent reads ns | times that |"
         );
         println!("|---|---|---|---|---|---|---|");
-        let sizes =
-            [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)];
-        let sizes: Vec<_> = sizes.into_iter().filter(|(_, functions)| sized(functions)).collect();
+        let sizes: Vec<_> = WARM.into_iter().filter(|(_, functions)| sized(functions)).collect();
         let bytes: Vec<_> =
             sizes.iter().map(|(sandboxes, functions)| warm(*sandboxes, *functions)).collect();
         println!(
@@ -118,6 +127,10 @@ fn main() {
         }
     }
 }
+
+/// Numbers of idle sandboxes and functions.
+const WARM: [(u32, u32); 4] =
+    [(100_000, 10_000), (1_000_000, 1_000), (1_000_000, 10_000), (1_000_000, 100_000)];
 
 const DECISIONS: &str = "| decision | workers | ns (least, most) | a second | single call p50 ns | p99 ns | the clock alone p50 ns | p99 ns | p99 less the clock's p50 ns | two dependent reads ns | times that |
 |---|---|---|---|---|---|---|---|---|---|---|";
@@ -191,8 +204,9 @@ impl Policy {
     }
 }
 
-fn config() -> Config {
+fn config(routing: Routing) -> Config {
     let mut config = Config::default();
+    config.routing = routing;
     config.account_concurrency_max = u32::MAX;
     config.scaling_starts_max = u32::MAX;
     config
@@ -205,8 +219,9 @@ fn fleet(
     workers: u32,
     functions: u32,
     sandboxes: u32,
+    routing: Routing,
 ) -> (Engine, Vec<SandboxId>, Time) {
-    let mut engine = Engine::new(config(), 1).with_placement(policy.make());
+    let mut engine = Engine::new(config(routing), 1).with_placement(policy.make());
     let capacity = Capacity { cpu_milli: 64_000, ..Capacity::of_memory(64 << 30) };
     for worker in 0..workers {
         engine
@@ -261,8 +276,10 @@ fn fleet(
 fn decisions(policies: &[Policy], workers: u32) -> Vec<Vec<f64>> {
     let functions = workers.min(20_000);
     let mut chance = Chance(7);
-    let mut engines: Vec<_> =
-        policies.iter().map(|policy| fleet(*policy, workers, functions, workers * 20).0).collect();
+    let mut engines: Vec<_> = policies
+        .iter()
+        .map(|policy| fleet(*policy, workers, functions, workers * 20, MRU).0)
+        .collect();
     let scans = policies.iter().any(|policy| matches!(policy, Policy::LeastLoaded));
     let calls = if scans { 2_000 } else { 50_000 };
     let mut times = vec![Vec::new(); policies.len()];
@@ -325,7 +342,7 @@ fn singly<T, R>(
 /// runs.
 fn cold(workers: u32) {
     let functions = workers.min(20_000);
-    let (mut engine, _, mut now) = fleet(Policy::Ours, workers, functions, 0);
+    let (mut engine, _, mut now) = fleet(Policy::Ours, workers, functions, 0, MRU);
     let (mut chance, mut id) = (Chance(7), 0);
     const CALLS: usize = 50_000;
     let rounds = Rounds::of(CALLS, || {
@@ -353,15 +370,79 @@ fn cold(workers: u32) {
     println!("| ours | {workers} | {} |", rounds.columns());
 }
 
+/// Workers of the fleet of warm invocations.
+const WARM_WORKERS: u32 = 10_000;
+/// Arrivals of a round of warm invocations.
+const WARM_CALLS: usize = 200_000;
+const MRU: Routing = Routing::MostRecentlyUsed;
+
+/// Warm invocations: arrivals of random functions, of which [`RUNNING`] run at the same time.
+struct Traffic {
+    engine: Engine,
+    functions: u32,
+    now: Time,
+    chance: Chance,
+    invocations: u64,
+    running: VecDeque<(InvocationId, SandboxId)>,
+    events: Vec<Event>,
+}
+
+impl Traffic {
+    fn new(engine: Engine, functions: u32, now: Time) -> Self {
+        let (chance, invocations) = (Chance(7), 1 << 40);
+        let (running, events) = (VecDeque::with_capacity(RUNNING * 2), Vec::new());
+        Self { engine, functions, now, chance, invocations, running, events }
+    }
+
+    /// Passes a round of arrivals, and as many ends, to the engine.
+    fn round(&mut self, batch: usize) {
+        for _ in 0..WARM_CALLS / batch {
+            for _ in 0..batch {
+                self.invocations += 1;
+                let invocation = InvocationId(self.invocations);
+                let function = self.chance.function(self.functions);
+                self.events.push(Event::InvocationArrived { invocation, function });
+                if self.running.len() >= RUNNING
+                    && let Some(first) = self.running.pop_front()
+                {
+                    self.events.push(ended(first));
+                }
+            }
+            if batch > 1 {
+                self.engine.touch(&self.events);
+            }
+            for event in self.events.drain(..) {
+                self.now = self.now + Duration::from_nanos(100);
+                self.engine.handle(self.now, event).unwrap();
+                while let Some(command) = self.engine.poll() {
+                    if let Command::Dispatch { invocation, sandbox, .. } = command {
+                        self.running.push_back((invocation, sandbox));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the invocations that still run.
+    fn end(&mut self) {
+        for running in std::mem::take(&mut self.running) {
+            self.engine.handle(self.now, ended(running)).unwrap();
+        }
+    }
+}
+
+fn ended((invocation, sandbox): (InvocationId, SandboxId)) -> Event {
+    Event::InvocationEnded { invocation, sandbox, reusable: true, used: Used::default() }
+}
+
 /// Measures warm invocations. Returns the bytes per idle sandbox, and all bytes divided by the
 /// number of sandboxes.
 fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
-    const WORKERS: u32 = 10_000;
     let nothing = ALLOCATED.load(Relaxed);
-    let empty = fleet(Policy::Ours, WORKERS, functions, 0);
+    let empty = fleet(Policy::Ours, WARM_WORKERS, functions, 0, MRU);
     let without = ALLOCATED.load(Relaxed);
     drop(empty);
-    let (mut engine, made, mut now) = fleet(Policy::Ours, WORKERS, functions, sandboxes);
+    let (engine, made, now) = fleet(Policy::Ours, WARM_WORKERS, functions, sandboxes, MRU);
     assert_eq!(made.len(), engine.sandboxes());
     drop(made);
     let with = ALLOCATED.load(Relaxed);
@@ -369,56 +450,39 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     let all = (with - nothing) as f64 / f64::from(sandboxes);
     // An arrival reads three cache lines of a function, two of the sandbox that it uses, and one of
     // a worker.
-    let floor = 3.0 * dependent_read((functions * 5 + WORKERS) as usize);
-    let (mut chance, mut id) = (Chance(7), 1_u64 << 40);
-    const CALLS: usize = 200_000;
+    let floor = 3.0 * dependent_read((functions * 5 + WARM_WORKERS) as usize);
+    let mut traffic = Traffic::new(engine, functions, now);
     for batch in [1, BATCH] {
-        let mut running = VecDeque::with_capacity(RUNNING * 2);
-        let mut events = Vec::with_capacity(batch * 2);
-        let rounds = Rounds::of(CALLS / batch * batch, || {
-            for _ in 0..CALLS / batch {
-                for _ in 0..batch {
-                    id += 1;
-                    let (invocation, function) = (InvocationId(id), chance.function(functions));
-                    events.push(Event::InvocationArrived { invocation, function });
-                    if running.len() >= RUNNING
-                        && let Some((invocation, sandbox)) = running.pop_front()
-                    {
-                        let used = Used::default();
-                        events.push(Event::InvocationEnded {
-                            invocation,
-                            sandbox,
-                            reusable: true,
-                            used,
-                        });
-                    }
-                }
-                if batch > 1 {
-                    engine.touch(&events);
-                }
-                for event in events.drain(..) {
-                    now = now + Duration::from_nanos(100);
-                    engine.handle(now, event).unwrap();
-                    while let Some(command) = engine.poll() {
-                        if let Command::Dispatch { invocation, sandbox, .. } = command {
-                            running.push_back((invocation, sandbox));
-                        }
-                    }
-                }
-            }
-        });
-        // Ends the invocations that still run, before the next size of batch.
-        for (invocation, sandbox) in running {
-            let used = Used::default();
-            let ended = Event::InvocationEnded { invocation, sandbox, reusable: true, used };
-            engine.handle(now, ended).unwrap();
-        }
+        let rounds = Rounds::of(WARM_CALLS / batch * batch, || traffic.round(batch));
+        traffic.end();
         let name =
             if batch == 1 { "one at a time".to_owned() } else { format!("{batch}, touched") };
         let (columns, ratio) = (rounds.columns(), rounds.median() / floor);
         println!("| {name} | {sandboxes} | {functions} | {columns} | {floor:.0} | {ratio:.1} |");
     }
     (each, all)
+}
+
+/// Measures warm invocations with both routings, whose rounds take turns.
+fn routing(sandboxes: u32, functions: u32) {
+    let mut traffic = [MRU, Routing::CoolWorker].map(|routing| {
+        let (engine, _, now) = fleet(Policy::Ours, WARM_WORKERS, functions, sandboxes, routing);
+        Traffic::new(engine, functions, now)
+    });
+    for batch in [1, BATCH] {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (traffic, times) in traffic.iter_mut().zip(&mut times) {
+                let began = Instant::now();
+                traffic.round(batch);
+                times.push(began.elapsed().as_nanos() as f64);
+            }
+        }
+        traffic.iter_mut().for_each(Traffic::end);
+        let name =
+            if batch == 1 { "one at a time".to_owned() } else { format!("{batch}, touched") };
+        println!("| {name} | {sandboxes} | {functions} | {:.2} |", ratio(&times[1], &times[0]));
+    }
 }
 
 struct Chance(u64);

@@ -1,14 +1,15 @@
 //! Measures what each part of the placement is worth, on workers with tens of processors.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [POLICY...]]
+//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [load] [POLICY...]]
 //! ```
 //!
-//! Two measures, of minutes after training: the mean over minutes of the busiest worker's load over
-//! the mean load of all workers; and the number of workers of 16 processors that are needed so that
+//! Measures of minutes after training: the mean over minutes of the busiest worker's load over the
+//! mean load of all workers; idle memory over time and cold starts with 24 workers; and the number of workers of 16 processors that are needed so that
 //! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
 //! default), all policies play the same invocations. With `terms`, four candidates by live load are
 //! played with the sandboxes of the same function in several weights.
+//! With `load`, the workers needed are left out, which take most of the time.
 //! If policies are named, only their rows are printed.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -21,11 +22,14 @@ use lambda_core::*;
 const CPUS: f32 = 16.0;
 
 fn main() {
-    let only: Vec<_> =
-        std::env::args().skip(1).filter(|it| it.parse::<u64>().is_err() && it != "terms").collect();
+    let words = ["terms", "load"];
+    let only: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|it| it.parse::<u64>().is_err() && !words.contains(&it.as_str()))
+        .collect();
     let wanted =
         |name: &str| only.iter().all(|it| it.starts_with('-')) || only.iter().any(|it| it == name);
-    let terms = std::env::args().any(|it| it == "terms");
+    let [terms, load_only] = words.map(|word| std::env::args().any(|it| it == word));
     let seeds = std::env::args().filter_map(|it| it.parse().ok()).next().unwrap_or(2);
     let mut traces = Vec::new();
     match recorded() {
@@ -33,12 +37,14 @@ fn main() {
         None => println!("the recorded trace is not there: its rows are left out"),
     }
     traces.extend(workload::all(300, 240, 1).into_iter().map(|it| times(it, 2)));
-    println!("| workload | policy | busiest over mean, 8 workers | 24 workers | workers needed |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| workload | policy | busiest over mean, 8 workers | 24 workers | idle GB-seconds | cold starts | workers needed |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for trace in &traces {
         let played = if terms { with_terms() } else { policies() };
         for policy in played.iter().filter(|policy| wanted(policy.0)) {
-            row(trace, policy, seeds);
+            row(trace, policy, seeds, load_only);
         }
         if wanted("clairvoyant") {
             clairvoyant(trace, seeds);
@@ -93,7 +99,7 @@ fn clairvoyant(trace: &Trace, seeds: u64) {
         };
         (0..seeds).map(of).sum::<f64>() / seeds as f64
     };
-    println!("| {} | {} | {:.3} | {:.3} | |", trace.name, policy.0, at(8), at(24));
+    println!("| {} | {} | {:.3} | {:.3} | | | |", trace.name, policy.0, at(8), at(24));
 }
 
 fn evenly(sandboxes: &[f32], workers: u32) -> Vec<f32> {
@@ -108,14 +114,20 @@ fn evenly(sandboxes: &[f32], workers: u32) -> Vec<f32> {
     load
 }
 
-fn row(trace: &Trace, policy: &Policy, seeds: u64) {
+fn row(trace: &Trace, policy: &Policy, seeds: u64, load_only: bool) {
     let at = |workers: u32| {
-        let runs: Vec<_> = (0..seeds).map(|seed| play(trace, policy, workers, seed)).collect();
-        let of = |run: &Report| busiest(&run.shape.as_ref().unwrap().load);
-        runs.iter().map(of).sum::<f64>() / seeds as f64
+        let runs = (0..seeds).map(|seed| play(trace, policy, workers, seed));
+        let of =
+            |run: Report| [busiest(&run.shape.unwrap().load), run.idle_gb_seconds, run.cold as f64];
+        let sum = |sum: [f64; 3], of: [f64; 3]| [0, 1, 2].map(|at| sum[at] + of[at]);
+        runs.map(of).fold([0.0; 3], sum).map(|sum| sum / seeds as f64)
     };
-    let needed = needed(trace, policy, seeds);
-    println!("| {} | {} | {:.3} | {:.3} | {needed} |", trace.name, policy.0, at(8), at(24));
+    let ([small, ..], [large, idle, cold]) = (at(8), at(24));
+    let needed = if load_only { String::new() } else { needed(trace, policy, seeds).to_string() };
+    println!(
+        "| {} | {} | {small:.3} | {large:.3} | {idle:.0} | {cold:.0} | {needed} |",
+        trace.name, policy.0
+    );
 }
 
 fn play(trace: &Trace, policy: &Policy, workers: u32, seed: u64) -> Report {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::stats::histogram::Histogram;
+use crate::stats::rhythm::Rhythm;
 
 /// The statistics of a function that an idle policy may use.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +12,8 @@ pub struct IdleView<'a> {
     /// Lengths of the function's idle gaps, in milliseconds. A gap is the time without a running
     /// invocation before an invocation arrives.
     pub gaps: &'a Histogram,
+    /// The usual gap of at least a second, and how steady it is.
+    pub rhythm: Rhythm,
     /// The number of invocations so far.
     pub uses: u32,
     /// The usual time from the start command to readiness, as a moving average; zero before the
@@ -125,6 +128,54 @@ impl IdlePolicy for HistogramIdle {
     }
 }
 
+/// Keeps sandboxes for a fixed time, except those of functions that come in a steady rhythm, as
+/// timers do: their sandbox ends after a short time, and another is pre-warmed just before the next
+/// invocation is due.
+#[derive(Clone, Copy, Debug)]
+pub struct RhythmIdle {
+    /// How long sandboxes of functions without a rhythm are kept.
+    pub idle: Duration,
+    /// How many gaps must be known.
+    pub gaps_min: u32,
+    /// The shortest usual gap with which a function is pre-warmed. Each pre-warming is a start.
+    pub prewarm_from: Duration,
+    /// How long a sandbox of a function with a rhythm is kept after an invocation.
+    pub keep: Duration,
+    /// How long before the earliest time at which the next invocation is due its sandbox is ready.
+    pub ahead: Duration,
+}
+
+impl Default for RhythmIdle {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(600),
+            gaps_min: 4,
+            prewarm_from: Duration::from_secs(120),
+            keep: Duration::from_secs(10),
+            ahead: Duration::from_secs(2),
+        }
+    }
+}
+
+impl IdlePolicy for RhythmIdle {
+    fn keep(&self, function: &IdleView<'_>) -> Keep {
+        let Rhythm { gap, deviation, count } = function.rhythm;
+        let margin = deviation * 4 + self.ahead;
+        let before = margin + function.start * 2;
+        // What a gap costs with pre-warming, and without.
+        let (with, without) = (self.keep + before + margin, gap.min(self.idle));
+        let steady = count >= self.gaps_min && gap >= self.prewarm_from && with * 2 < without;
+        if !steady {
+            return Keep { idle: self.idle, prewarm: None };
+        }
+        Keep { idle: self.keep, prewarm: Some((gap.saturating_sub(before), before + margin)) }
+    }
+
+    fn name(&self) -> String {
+        format!("rhythm, else fixed {} s", self.idle.as_secs())
+    }
+}
+
 /// Keeps sandboxes until room is needed, then evicts the lowest value of uses × start time /
 /// memory, aged by a clock (Fuerst and Sharma, "FaasCache", ASPLOS 2021).
 #[derive(Clone, Copy, Debug)]
@@ -164,8 +215,13 @@ mod tests {
         let mut histogram = Histogram::default();
         gaps.iter().for_each(|gap| histogram.add(Duration::from_secs(*gap)));
         let memory_bytes = 1 << 27;
-        let view =
-            IdleView { gaps: &histogram, uses: 1, start: Duration::from_secs(1), memory_bytes };
+        let view = IdleView {
+            gaps: &histogram,
+            rhythm: Rhythm::default(),
+            uses: 1,
+            start: Duration::from_secs(1),
+            memory_bytes,
+        };
         HistogramIdle::default().keep(&view)
     }
 
@@ -182,11 +238,34 @@ mod tests {
         assert!(kept < Duration::from_secs(1800));
     }
 
+    fn keep_by_rhythm(gap: u64, deviation: u64, count: u32) -> Keep {
+        let [gap, deviation] = [gap, deviation].map(Duration::from_secs);
+        let rhythm = Rhythm { gap, deviation, count };
+        let (start, memory_bytes) = (Duration::from_secs(1), 1 << 27);
+        let gaps = &Histogram::default();
+        RhythmIdle::default().keep(&IdleView { gaps, rhythm, uses: 9, start, memory_bytes })
+    }
+
+    #[test]
+    fn what_comes_in_a_steady_rhythm_is_made_just_before_it_is_due() {
+        let fixed = Keep { idle: Duration::from_secs(600), prewarm: None };
+        let steady = keep_by_rhythm(900, 5, 4);
+        assert_eq!(steady.idle, Duration::from_secs(10));
+        // Ready 22 s before the usual time, kept until 22 s after it.
+        let (ahead, kept) = (Duration::from_secs(876), Duration::from_secs(46));
+        assert_eq!(steady.prewarm, Some((ahead, kept)));
+        // Too few gaps, too short ones, and a rhythm that is not steady.
+        for keep in [(900, 5, 3), (100, 0, 9), (900, 100, 9)] {
+            assert_eq!(keep_by_rhythm(keep.0, keep.1, keep.2), fixed, "{keep:?}");
+        }
+    }
+
     #[test]
     fn a_sandbox_is_worth_its_uses_and_its_start_by_its_size() {
         let worth = |uses, seconds, mib: u64| {
-            let (gaps, start) = (&Histogram::default(), Duration::from_secs(seconds));
-            let view = IdleView { gaps, uses, start, memory_bytes: mib << 20 };
+            let (gaps, rhythm) = (&Histogram::default(), Rhythm::default());
+            let (start, memory_bytes) = (Duration::from_secs(seconds), mib << 20);
+            let view = IdleView { gaps, rhythm, uses, start, memory_bytes };
             GreedyDual::default().worth(&view, 1.0).unwrap()
         };
         let [one, used, slow, large] =

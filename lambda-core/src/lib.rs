@@ -74,4 +74,5 @@ pub use placement::{Considered, FleetView, Refusal, Request, Verdict, WorkerView
 pub use settings::*;
 pub use snapshot::*;
 pub use stats::histogram::Histogram;
+pub use stats::rhythm::Rhythm;
 pub use time::Time;

@@ -46,7 +46,8 @@ fn run(options: &Options) -> Result<(), String> {
             options::made(name, *functions, *minutes, fleet_gib)?
         }
     };
-    let train_minutes = options.train_minutes.unwrap_or(trace.minutes / 2);
+    let train_minutes =
+        options.train_minutes.unwrap_or_else(|| trace.minutes / options.source.parts());
     if train_minutes >= trace.minutes {
         let minutes = trace.minutes;
         return Err(format!("--train {train_minutes}: the trace has {minutes} minutes in all"));

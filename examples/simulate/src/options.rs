@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lambda_core::placement::{Placement, Scored, baselines};
 use lambda_core::sim::{Bad, workload};
-use lambda_core::{FixedIdle, GreedyDual, HistogramIdle, IdlePolicy};
+use lambda_core::{FixedIdle, GreedyDual, HistogramIdle, IdlePolicy, RhythmIdle};
 
 pub(crate) const USAGE: &str = "\
 Plays a trace of invocations against placement policies, side by side, in virtual time.
@@ -16,7 +16,8 @@ Plays a trace of invocations against placement policies, side by side, in virtua
                                        is wanted; fairness: ten accounts, the tenth wants ten times
                                        as much as the first, together from 111 to 500 %
 
-  --train MINUTES     minutes that are played without being measured (half of the trace)
+  --train MINUTES     minutes that are played without being measured (half of the trace; a sixth
+                      of overload and fairness)
   --workers N         workers (20)
   --memory GIB        memory of each (64)
   --functions N       functions of a made workload (300)
@@ -26,7 +27,8 @@ Plays a trace of invocations against placement policies, side by side, in virtua
   --seeds K           how often each policy is run, with other chance (3)
   --policy NAME,...   ours, random, round-robin, least-loaded, power-of-two, home-worker, best-fit,
                       least-allocated, power-of-two-by-load; or all (all)
-  --idle NAME,...     fixed:SECONDS, histogram, greedy-dual; more than one are compared (fixed:600)
+  --idle NAME,...     fixed:SECONDS, rhythm:SECONDS, histogram, greedy-dual; more than one are
+                      compared (fixed:600)
   --report FILE.html  draws it
   --json FILE         writes all figures
 ";
@@ -51,6 +53,17 @@ pub(crate) struct Options {
 pub(crate) enum Source {
     Folder(PathBuf),
     Workload { name: String, functions: u32, minutes: usize },
+}
+
+impl Source {
+    /// Returns how many parts a trace has, of which the first is not measured by default. The steps
+    /// of overload and fairness begin early.
+    pub(crate) fn parts(&self) -> usize {
+        match self {
+            Self::Workload { name, .. } if name == "overload" || name == "fairness" => 6,
+            _ => 2,
+        }
+    }
 }
 
 impl Options {
@@ -156,6 +169,13 @@ pub(crate) fn idle(name: &str) -> Result<Box<dyn IdlePolicy>, String> {
     match name {
         "histogram" => Ok(Box::new(HistogramIdle::default())),
         "greedy-dual" => Ok(Box::new(GreedyDual::default())),
+        _ if name.starts_with("rhythm:") => {
+            let seconds = name.strip_prefix("rhythm:").and_then(|it| it.parse().ok());
+            let seconds: u64 =
+                seconds.ok_or_else(|| format!("{name} is no idle policy; --help names them"))?;
+            let idle = Duration::from_secs(seconds);
+            Ok(Box::new(RhythmIdle { idle, ..RhythmIdle::default() }))
+        }
         _ => {
             let seconds = name.strip_prefix("fixed:").and_then(|it| it.parse().ok());
             let seconds: u64 =

@@ -19,7 +19,7 @@ pub(crate) fn draw(
         &mut page,
         &format!(
             "<h1>{}</h1><p>{} functions on {workers} workers. {train_minutes} minutes of training, {measured} minutes measured, \
-         {} invocations. Each policy ran with {seeds} seeds; figures are means ± standard deviations, plots show the first \
+         {} invocations. Seeds for each policy: {seeds}. Figures are means ± standard deviations, plots show the first \
          seed.</p>",
             escape(&trace.name),
             trace.functions.len(),
@@ -233,6 +233,17 @@ fn middle(mut highest: Vec<f64>) -> f64 {
     highest.get(highest.len() / 2).map_or(1.0, |middle| middle * 1.5)
 }
 
+/// Returns the next number of which a quarter is short to write: 1, 2, 3, 4, 6 or 8 times a power of
+/// ten.
+fn rounded_up(most: f64) -> f64 {
+    let mut unit = 1.0;
+    while most > 8.0 * unit {
+        unit *= 10.0;
+    }
+    let steps = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
+    steps.into_iter().map(|step| step * unit).find(|it| *it >= most).unwrap_or(most)
+}
+
 fn busiest(load: &[Vec<f32>]) -> Vec<f64> {
     let over_mean = |minute: &Vec<f32>| {
         let mean = minute.iter().sum::<f32>() / minute.len().max(1) as f32;
@@ -248,7 +259,7 @@ fn floats(numbers: &[u32]) -> Vec<f64> {
 fn lines(page: &mut String, series: &[(&str, Vec<f64>)], first_minute: usize) {
     let (width, height) = (900.0, 220.0);
     let highest = |line: &Vec<f64>| line.iter().copied().fold(1.0, f64::max);
-    let most = middle(series.iter().map(|(_, line)| highest(line)).collect());
+    let most = rounded_up(middle(series.iter().map(|(_, line)| highest(line)).collect()));
     let minutes = series.iter().map(|(_, line)| line.len()).max().unwrap_or(1).max(2);
     let x = |at: usize| 44.0 + at as f64 / (minutes - 1) as f64 * (width - 60.0);
     let y = |value: f64| 8.0 + (1.0 - (value / most).min(1.0)) * (height - 36.0);
@@ -334,14 +345,19 @@ fn spread(page: &mut String, name: &str, functions: &[Vec<u32>]) {
 }
 
 fn short(value: f64) -> String {
-    if value >= 10.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+    if value >= 10.0 || value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        let digits = if (value * 10.0).fract() == 0.0 { 1 } else { 2 };
+        format!("{value:.digits$}")
+    }
 }
 
 fn colour(nth: usize) -> &'static str {
     [
         "#1f5fa8", "#d1495b", "#2e8b57", "#e0a030", "#7d4fa0", "#4a9fb5", "#8a6d3b", "#777777",
-        "#c33333",
-    ][nth % 9]
+        "#c33333", "#7fb800", "#e377c2", "#111111",
+    ][nth % 12]
 }
 
 fn escape(text: &str) -> String {

@@ -75,8 +75,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts a worker that joined as the oldest one that was requested in its zone with the most of
-    /// its labels, and as the oldest requested replacement.
+    /// Counts a worker that joined as the oldest one that was requested in its zone with the most
+    /// of its labels, and as the oldest requested replacement.
     fn came(&mut self, zone: Zone, has: u16) {
         let of_zone = self.state.asked.at.range_mut((zone, 0)..=(zone, u16::MAX));
         let serves = of_zone.filter(|((_, labels), at)| labels & !has == 0 && !at.is_empty());

@@ -13,6 +13,7 @@ use crate::idle::{IdleView, Keep};
 use crate::settings::FunctionSettings;
 use crate::stats::histogram::{Histogram, Pending};
 use crate::stats::meter::Meter;
+use crate::stats::rhythm::Rhythm;
 use crate::store::slab::NONE;
 use crate::store::slot::SandboxSlot;
 use crate::store::spread::Spread;
@@ -64,6 +65,7 @@ pub(crate) struct Function {
     durations: Histogram,
     pub(crate) memory_peaks_mib: Histogram,
     gaps: Histogram,
+    rhythm: Rhythm,
     /// The usual time from the start command to readiness, as a moving average.
     pub(crate) start: Duration,
     pub(crate) worth: Option<f32>,
@@ -133,6 +135,7 @@ impl Function {
             durations: Histogram::default(),
             memory_peaks_mib: Histogram::default(),
             gaps: Histogram::default(),
+            rhythm: Rhythm::default(),
             keep_nanos: 0,
             niche: Niche::Used,
             prewarms: false,
@@ -207,6 +210,7 @@ impl Function {
     pub(crate) fn idle_view(&self) -> IdleView<'_> {
         IdleView {
             gaps: &self.gaps,
+            rhythm: self.rhythm,
             uses: self.uses,
             start: self.start,
             memory_bytes: self.settings.memory_bytes,
@@ -357,6 +361,10 @@ impl Function {
         let ask = full || gap >= GAP_SHORT || self.recent_gaps.count() >= GAPS_SHORT_MAX;
         if ask {
             self.recent_gaps.flush(&mut self.gaps);
+        }
+        // The first invocation of a function ends no gap.
+        if gap >= GAP_SHORT && self.uses > 0 {
+            self.rhythm.add(gap);
         }
         ask
     }

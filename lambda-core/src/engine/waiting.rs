@@ -86,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Starts a sandbox in the place of one that is gone, if a function with a limit waits for that.
+    /// Starts a sandbox in the place of one that is gone, if a function with a limit waits for it.
     pub(super) fn start_in_place(&mut self, id: FunctionId) {
         let waits = |it: &super::Function| {
             it.settings.sandboxes_max.is_some() && it.waiting_count() > it.starting

@@ -2,3 +2,4 @@
 
 pub(crate) mod histogram;
 pub(crate) mod meter;
+pub(crate) mod rhythm;
