@@ -210,11 +210,23 @@ impl Judge {
         let answer = |payload: &String| comparable(&in_order(post(&address, payload)), root);
         let answers = case.payloads.iter().map(answer);
         let answers = answers.collect();
-        // The emulator passes on output some time after the answer.
-        std::thread::sleep(Duration::from_millis(100));
-        let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
+        let text = String::from_utf8_lossy(&settled(&log)).into_owned();
         drop(emulator);
         Seen { answers, log: own_lines(&text, root) }
+    }
+}
+
+/// Reads a log when it has stopped growing: the emulator passes on output some time after the
+/// answer.
+fn settled(log: &Path) -> Vec<u8> {
+    let mut last = fs::read(log).unwrap();
+    loop {
+        std::thread::sleep(Duration::from_millis(250));
+        let now = fs::read(log).unwrap();
+        if now == last {
+            return now;
+        }
+        last = now;
     }
 }
 
