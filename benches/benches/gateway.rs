@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench -p benches --features host --bench gateway            # about two minutes
 //! cargo bench -p benches --features host --bench gateway -- --short
+//! cargo bench -p benches --features host --bench gateway -- --load gateway 16   # or `proxy`, `proxy-event`
 //! ```
 //!
 //! The first part needs nothing. The second needs root, Node.js, `target/web` of
@@ -22,7 +23,9 @@ use std::time::{Duration, Instant};
 use benches::http::{Client, client, listen, serve};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use lambda_gateway::{Answer, Call, Definition, Functions, Gateway, InvokeError, Invoking};
+use lambda_gateway::{
+    Answer, Arrival, Call, Definition, Functions, Gateway, InvokeError, Invoking, Request,
+};
 use lambda_host::http::{HostFunctions, Server};
 use lambda_host::{FunctionConfig, Host, Runtimes};
 use lambda_sandbox::linux::LinuxBackend;
@@ -30,42 +33,83 @@ use serde_json::json;
 
 #[tokio::main]
 async fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|it| it == "--load") {
+        let callers = arguments.get(at + 2).and_then(|it| it.parse().ok());
+        return one_load(&arguments[at + 1], callers.unwrap_or(16)).await;
+    }
     let short = std::env::args().any(|it| it == "--short");
     let time = Duration::from_millis(if short { 500 } else { 6000 });
     own_cost(time).await;
     offline(time).await;
 }
 
-/// Measures a gateway and a bare proxy before the same server of answers.
+/// Puts one load on `gateway`, `proxy` or `proxy-event`, for a profiler.
+async fn one_load(front: &str, callers: usize) {
+    let behind = serve_answers().await;
+    let front = match front {
+        "gateway" => serve_gateway(behind).await,
+        "proxy-event" => serve_proxy(behind, event().await).await,
+        _ => serve_proxy(behind, Bytes::new()).await,
+    };
+    let summary = load(front, TARGET, callers, Duration::from_secs(4)).await.summary();
+    println!("p50 {:.0} us, p99 {:.0} us, {:.0} req/s", summary.p50, summary.p99, summary.rate);
+}
+
+/// Measures a gateway and two bare proxies before the same server of answers. One proxy sends what
+/// it got, which is nothing; the other sends an event, as a gateway must.
 async fn own_cost(time: Duration) {
     let behind = serve_answers().await;
-    let proxy = serve_proxy(behind).await;
-    let gateway = serve_gateway(behind).await;
-    println!("\n## A gateway beside a bare proxy, microseconds\n");
+    let fronts = [
+        serve_proxy(behind, Bytes::new()).await,
+        serve_proxy(behind, event().await).await,
+        serve_gateway(behind).await,
+    ];
+    println!("\n## A gateway beside bare proxies, microseconds\n");
     println!(
-        "| callers | proxy p50 | gateway p50 | added | proxy p99 | gateway p99 | added | proxy req/s | gateway req/s |"
+        "| callers | proxy p50 | with event | gateway p50 | added | to one with event | proxy p99 | with event | gateway p99 | proxy req/s | with event | gateway req/s |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for callers in [1, 16, 64] {
-        let (mut by_proxy, mut by_gateway) = (Load::default(), Load::default());
-        // In turn, so that what else the machine does meets both.
+        let mut loads = [const { Load::new() }; 3];
+        // In turn, so that what else the machine does meets all of them.
         for _ in 0..ROUNDS {
-            by_proxy.add(load(proxy, "/pets/7?a=1", callers, time / ROUNDS).await);
-            by_gateway.add(load(gateway, "/pets/7?a=1", callers, time / ROUNDS).await);
+            for (front, sum) in fronts.iter().zip(&mut loads) {
+                sum.add(load(*front, TARGET, callers, time / ROUNDS).await);
+            }
         }
-        let [a, b] = [by_proxy.summary(), by_gateway.summary()];
+        let [a, b, c] = loads.map(Load::summary);
         println!(
-            "| {callers} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+            "| {callers} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
             a.p50,
             b.p50,
-            b.p50 - a.p50,
+            c.p50,
+            c.p50 - a.p50,
+            c.p50 - b.p50,
             a.p99,
             b.p99,
-            b.p99 - a.p99,
+            c.p99,
             a.rate,
-            b.rate
+            b.rate,
+            c.rate
         );
     }
+}
+
+/// Returns the event that the measured gateway makes of a request.
+async fn event() -> Bytes {
+    #[derive(Debug)]
+    struct Echo;
+    impl Functions for Echo {
+        fn invoke(&self, call: Call) -> Invoking<'_> {
+            Box::pin(std::future::ready(Ok(Answer::new(call.payload, false))))
+        }
+    }
+    let gateway = Gateway::new(definition(), Arc::new(Echo));
+    let request = Request::new("GET", TARGET).with_header("accept", "*/*");
+    let request = request.with_header("user-agent", "bench").with_header("host", "127.0.0.1:12345");
+    let arrival = Arrival::new(0, [127, 0, 0, 1].into(), "00000000-0000-0000-0000-000000000000");
+    gateway.handle(&request, &arrival).await.response.body
 }
 
 /// Measures an application in Express behind `serverless-offline`, and behind a gateway of ours
@@ -98,7 +142,7 @@ async fn offline(time: Duration) {
         let warm = Duration::from_secs(2);
         load(theirs.address, "/show/7", callers, warm).await;
         load(ours.0, "/show/7", callers, warm).await;
-        let (mut a, mut b) = (Load::default(), Load::default());
+        let (mut a, mut b) = (Load::new(), Load::new());
         for _ in 0..ROUNDS {
             a.add(load(theirs.address, "/show/7", callers, time / ROUNDS).await);
             b.add(load(ours.0, "/show/7", callers, time / ROUNDS).await);
@@ -119,7 +163,7 @@ async fn offline(time: Duration) {
 }
 
 /// What a load took.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Load {
     /// Microseconds of each request.
     times: Vec<f64>,
@@ -134,6 +178,10 @@ struct Summary {
 }
 
 impl Load {
+    const fn new() -> Self {
+        Self { times: Vec::new(), elapsed: Duration::ZERO }
+    }
+
     fn add(&mut self, other: Self) {
         self.times.extend(other.times);
         self.elapsed += other.elapsed;
@@ -168,7 +216,7 @@ async fn load(address: SocketAddr, path: &str, callers: usize, time: Duration) -
             })
         })
         .collect();
-    let mut all = Load::default();
+    let mut all = Load::new();
     for call in calls {
         all.times.extend(call.await.expect("a caller"));
     }
@@ -195,26 +243,29 @@ async fn serve_answers() -> SocketAddr {
     address
 }
 
-/// Serves a proxy that passes each body on, and the answer back.
-async fn serve_proxy(behind: SocketAddr) -> SocketAddr {
+/// Serves a proxy that passes each body on, or sends `event` instead, and passes the answer back.
+async fn serve_proxy(behind: SocketAddr, event: Bytes) -> SocketAddr {
     let (address, listener) = listen().await;
     let behind = Behind::new(behind);
     drop(tokio::spawn(serve(listener, move |request| {
-        let behind = behind.clone();
+        let (behind, event) = (behind.clone(), event.clone());
         async move {
             let body = request.into_body().collect().await.expect("a body").to_bytes();
-            behind.ask(body).await
+            behind.ask(if event.is_empty() { body } else { event }).await
         }
     })));
     address
 }
 
-async fn serve_gateway(behind: SocketAddr) -> SocketAddr {
-    let (address, listener) = listen().await;
+fn definition() -> Definition {
     let definition = json!({ "apis": [{ "kind": "http", "routes": [
         { "route": "GET /pets/{id}", "function": "pets" }, { "route": "$default", "function": "other" } ] }] });
-    let definition = Definition::from_json(&definition.to_string()).expect("a definition");
-    let gateway = Gateway::new(definition, Arc::new(Behind::new(behind)));
+    Definition::from_json(&definition.to_string()).expect("a definition")
+}
+
+async fn serve_gateway(behind: SocketAddr) -> SocketAddr {
+    let (address, listener) = listen().await;
+    let gateway = Gateway::new(definition(), Arc::new(Behind::new(behind)));
     drop(tokio::spawn(Server::gateway(Arc::new(gateway)).serve(listener, std::future::pending())));
     address
 }
@@ -323,6 +374,7 @@ fn files(folder: &Path, name: &str, add: &mut impl FnMut(&str, &[u8])) {
 }
 
 const ROUNDS: u32 = 3;
+const TARGET: &str = "/pets/7?a=1";
 const ANSWER: &[u8] = br#"{"statusCode":200,"headers":{"content-type":"application/json"},"body":"{\"id\":7,\"name\":\"a pet\"}"}"#;
 const APPLICATION: &str = "
 const app = require('express')();

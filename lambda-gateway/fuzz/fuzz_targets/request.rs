@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Waker};
 
 use lambda_gateway::{
@@ -32,6 +32,9 @@ const FILE: &str = r#"{"apis": [
     {"kind": "websocket", "base_path": "/w", "routes": [{"route": "$connect", "function": "f"}, {"route": "$default", "function": "f"}]},
     {"kind": "url", "routes": [{"route": "$default", "function": "f"}]}
 ]}"#;
+
+static DEFINITION: LazyLock<Definition> =
+    LazyLock::new(|| Definition::from_json(FILE).unwrap());
 
 /// An issuer of tokens, whose keys are a part of the input.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         request = request.with_header(name, value);
     }
-    let gateway = Gateway::new(Definition::from_json(FILE).unwrap(), Arc::new(Fixed(answer.to_vec())));
+    let gateway = Gateway::new(DEFINITION.clone(), Arc::new(Fixed(answer.to_vec())));
     let gateway = Arc::new(gateway.with_documents(Arc::new(Issuer(body.to_vec()))));
     let arrival = Arrival::new(0, [127, 0, 0, 1].into(), "an-id");
     let answer = async {

@@ -36,7 +36,8 @@ pub(super) fn arrival(client: &Client) -> Arrival {
     let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
     arrival.port = client.local_port;
     arrival.scheme = client.scheme;
-    let random = uuid::Uuid::new_v4().simple().to_string();
+    // As unlike others as the identifier; randomness of its own would be one more system call.
+    let random = id.simple().to_string();
     let seconds = arrival.unix_ms / 1000;
     arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
     arrival
