@@ -349,10 +349,7 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
                     Isolation::VmPerSandbox,
                 ]),
             };
-            let worker = worker(bytes);
-            let capacity =
-                Capacity { labels: u16::try_from(worker.0 & 3).unwrap_or(0), ..capacity };
-            Event::WorkerJoined { worker, capacity }
+            joined(worker(bytes), capacity)
         }
         26 => seldom(bytes, number),
         27 => report(worker(bytes), bytes, checker),
@@ -373,6 +370,12 @@ fn event(code: u8, bytes: &mut Bytes<'_>, checker: &Checker, number: usize) -> E
         30 => Event::FunctionRemoved { function: FunctionId(bytes.small()) },
         _ => put(bytes),
     }
+}
+
+/// Returns the event of a worker with labels that depend on its id.
+fn joined(worker: WorkerId, capacity: Capacity) -> Event {
+    let labels = u16::try_from(worker.0 & 3).unwrap_or(0);
+    Event::WorkerJoined { worker, capacity: Capacity { labels, ..capacity } }
 }
 
 /// Events of workers, accounts and waiting invocations that are seldom.
