@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::answer::{answer, span};
+use super::client::Client;
 use super::connections::Place;
-use super::doors::Client;
 use super::resets::Resets;
 use super::shared::Shared;
 use super::spelling::Recorded;

@@ -1,35 +1,25 @@
 //! Front doors: requests of browsers and HTTP clients that reach functions, through function URLs
 //! or a gateway.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+#[cfg(feature = "keys")]
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::Response;
 use http::request::Parts;
-use http::{HeaderValue, Response};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
-use lambda_gateway::{AccessLog, Arrival, Gateway, Refusal, Request, handle_function_url};
+use lambda_gateway::{Arrival, Gateway, Refusal, Request, handle_function_url};
 
 use super::api::Api;
 use super::body::{Refusal as BodyRefusal, drain};
+use super::client::{Client, arrival, log, sent};
 use super::functions::HostFunctions;
 use super::shared::Shared;
-use super::spelling::Heads;
 use super::url_stream::StreamingFunctions;
 use super::urls::{Door, Entry};
 use crate::function::policy::Policy;
-
-/// Where a connection comes from, and what it has sent.
-#[derive(Clone, Debug)]
-pub(super) struct Client {
-    pub(super) peer: SocketAddr,
-    pub(super) local_port: u16,
-    /// `http` or `https`.
-    pub(super) scheme: &'static str,
-    pub(super) heads: Heads,
-}
 
 /// Answers a request to a gateway.
 pub(super) async fn gateway(
@@ -166,25 +156,6 @@ fn arrived(client: &Client, parts: &Parts) -> (Request, Arrival) {
     (request, arrival(client))
 }
 
-/// Returns the present as an arrival from a client.
-pub(super) fn arrival(client: &Client) -> Arrival {
-    let id = uuid::Uuid::new_v4();
-    let mut arrival = Arrival::new(unix_ms(), client.peer.ip().to_canonical(), id.to_string());
-    arrival.port = client.local_port;
-    arrival.scheme = client.scheme;
-    // As unlike others as the identifier; randomness of its own would be one more system call.
-    let random = id.simple().to_string();
-    let seconds = arrival.unix_ms / 1000;
-    arrival.trace_id = Some(format!("Root=1-{seconds:08x}-{}", &random[..24]));
-    arrival
-}
-
-/// Writes the line of a request that has ended.
-pub(super) fn log(log: AccessLog) {
-    let line = log.line(unix_ms());
-    tracing::info!(target: "lambda_host::access", "{line}");
-}
-
 /// Why a body was not read.
 enum Unread {
     TooLarge,
@@ -211,23 +182,10 @@ async fn read(
     })
 }
 
-pub(super) fn sent(response: lambda_gateway::Response, arrival: &Arrival) -> Response<Full<Bytes>> {
-    let mut response = response.into_http();
-    if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
-        response.headers_mut().insert("x-amzn-requestid", id);
-    }
-    response.map(Full::new)
-}
-
 fn plain(status: http::StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 const NO_KEYS: &str = "Forbidden. This function URL has the AuthType AWS_IAM, and this host has no keys to check \

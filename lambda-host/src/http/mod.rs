@@ -10,6 +10,7 @@ mod archives;
 mod body;
 #[cfg(feature = "keys")]
 mod chunked;
+mod client;
 mod connection;
 mod connections;
 mod doors;

@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 use super::api::Api;
 use super::archives::Archives;
 use super::body::Bodies;
+use super::client::Client;
 use super::connection::Connection;
 use super::connections::Connections;
-use super::doors::Client;
 use super::operator::Operator;
 use super::shared::{Front, Shared};
 #[cfg(feature = "keys")]

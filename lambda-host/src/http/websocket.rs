@@ -10,8 +10,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use lambda_gateway::{AccessLog, Arrival, Gateway, Request, Session, SessionHost};
 
+use super::client::{self, Client};
 use super::connections::Busy;
-use super::doors::{self, Client};
 
 /// What a response that accepts a handshake carries on its way to the server.
 #[derive(Clone, Debug)]
@@ -35,9 +35,9 @@ pub(super) async fn open(
     let id = uuid::Uuid::new_v4().simple().to_string();
     let opened = gateway.open(request, arrival, &id).await;
     if let Some(line) = opened.handled.log {
-        doors::log(line);
+        client::log(line);
     }
-    let mut response = doors::sent(opened.handled.response, arrival);
+    let mut response = client::sent(opened.handled.response, arrival);
     if let (Some(session), Some(upgrade)) = (opened.session, parts.extensions.get::<OnUpgrade>()) {
         let opened = Opened { session, upgrade: upgrade.clone() };
         response.extensions_mut().insert(Attached(Arc::new(Mutex::new(Some(opened)))));
@@ -66,10 +66,10 @@ impl Opened {
 
 impl SessionHost for Client {
     fn arrival(&self) -> Arrival {
-        doors::arrival(self)
+        client::arrival(self)
     }
 
     fn log(&self, log: AccessLog) {
-        doors::log(log);
+        client::log(log);
     }
 }
