@@ -5,12 +5,12 @@
 //! ```
 //!
 //! Measures of minutes after training: the mean over minutes of the busiest worker's load over the
-//! mean load of all workers; idle memory over time and cold starts with 24 workers; and the number of workers of 16 processors that are needed so that
-//! the load of 99.99 % of the workers' minutes stays within the processors. For each seed (2 by
-//! default), all policies play the same invocations. With `terms`, four candidates by live load are
-//! played with the sandboxes of the same function in several weights.
-//! With `load`, the workers needed are left out, which take most of the time.
-//! If policies are named, only their rows are printed.
+//! mean load of all workers; idle memory over time and cold starts with 24 workers; and the number
+//! of workers of 16 processors that are needed so that the load of 99.99 % of the workers' minutes
+//! stays within the processors. For each seed (2 by default), all policies play the same
+//! invocations. With `terms`, four candidates by live load are played with the sandboxes of the
+//! same function in several weights. With `load`, the workers needed are left out, which take most
+//! of the time. If policies are named, only their rows are printed.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Health and pressure of workers. Health is by the outlier ejection that Envoy uses: a worker whose
-//! starts fail is tried last, then ejected for a while, then tried with one start at a time.
+//! Health and pressure of workers. Health is by the outlier ejection that Envoy uses: a worker
+//! whose starts fail is tried last, then ejected for a while, then tried with one start at a time.
 //!
 //! The score of a worker grows with each failure, shrinks with each success and halves with time.
 //! It is kept when the worker is lost, since the same machine may join again.
