@@ -81,7 +81,8 @@ impl Checker {
             "a full interface gets no more sandboxes",
             told,
         )?;
-        let users = self.sandboxes.values().filter(|it| it.interface == sandbox.interface).count();
+        let uses = |it: &&SandboxSeen| it.interface == sandbox.interface && !it.interface_gone;
+        let users = self.sandboxes.values().filter(uses).count();
         let max = self.config.interface.sandboxes_max as usize;
         hold(
             users < max,

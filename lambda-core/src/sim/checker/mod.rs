@@ -170,6 +170,7 @@ impl Checker {
                     worker,
                     vm,
                     interface,
+                    interface_gone: false,
                     state: StateSeen::Starting,
                     settings,
                     deadline: None,
@@ -329,7 +330,7 @@ impl Checker {
                 })
             }
             Command::StopInterface { interface } => {
-                let used = |it: &SandboxSeen| it.interface == Some(interface);
+                let used = |it: &SandboxSeen| it.interface == Some(interface) && !it.interface_gone;
                 let unused = !self.sandboxes.values().any(used);
                 if let Some(interface) = self.interfaces.get_mut(&interface) {
                     interface.ready = false;

@@ -50,6 +50,8 @@ pub struct SandboxSeen {
     pub vm: Option<VmId>,
     /// Its network interface; `None` for a function without a network.
     pub interface: Option<InterfaceId>,
+    /// Whether its interface is gone. A false report can bring another one with the same id.
+    pub(super) interface_gone: bool,
     /// Its state after all events and commands so far.
     pub state: StateSeen,
     pub(super) settings: FunctionSettings,
@@ -237,6 +239,8 @@ impl Checker {
             Event::InterfaceRoom { .. } => interface.full_by = None,
             _ => {
                 self.interfaces.remove(&id);
+                let on_it = self.sandboxes.values_mut().filter(|it| it.interface == Some(id));
+                on_it.for_each(|it| it.interface_gone = true);
             }
         }
     }
@@ -328,6 +332,7 @@ impl Checker {
                     worker,
                     vm: it.vm,
                     interface: it.interface,
+                    interface_gone: false,
                     state: StateSeen::Idle,
                     settings: function.settings,
                     deadline: None,
