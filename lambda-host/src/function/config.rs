@@ -288,13 +288,22 @@ fn is_role(text: &str) -> bool {
 ///
 /// Source: AWS, "Defined runtime environment variables", the reserved ones.
 pub(crate) fn is_reserved(key: &str) -> bool {
-    const RESERVED: [&str; 13] = [
+    const RESERVED: [&str; 22] = [
         "_HANDLER",
         "_X_AMZN_TRACE_ID",
         "AWS_ACCESS_KEY",
         "AWS_ACCESS_KEY_ID",
         "AWS_DEFAULT_REGION",
         "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_FORMAT",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_LEVEL",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
         "AWS_REGION",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_SECRET_KEY",
@@ -303,7 +312,7 @@ pub(crate) fn is_reserved(key: &str) -> bool {
         "LAMBDA_RUNTIME_DIR",
         "LAMBDA_TASK_ROOT",
     ];
-    RESERVED.contains(&key) || (key.starts_with("AWS_LAMBDA_") && key != "AWS_LAMBDA_EXEC_WRAPPER")
+    RESERVED.contains(&key)
 }
 
 /// AWS's pattern of the `Role` parameter.
@@ -365,6 +374,9 @@ mod tests {
         assert!(!check("KEY", &"x".repeat(4087)));
         assert!(!check("AWS_REGION", "here"));
         assert!(!check("AWS_LAMBDA_FUNCTION_NAME", "other"));
+        // Lambda sets neither; runtimes and adapters read such names.
+        assert!(check("AWS_LAMBDA_EXEC_WRAPPER", "/opt/wrapper"));
+        assert!(check("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true"));
         assert!(!check("1KEY", "x"));
         assert!(!check("A=B", "x"));
     }
