@@ -124,3 +124,34 @@ async fn a_killed_sandbox_is_not_reset() {
     let error = failed.reset(ShutdownReason::Failure).await.expect_err("killed");
     assert!(matches!(error, Error::Ended | Error::Failed { .. }), "{error:?}");
 }
+
+/// A runtime that writes lines when it loses its connection while it waits for an invocation.
+fn complaining() -> SandboxSpec {
+    let mut spec = common::runtime();
+    let runtime = RUNTIME.replace("echo runtime starts", "").replace("  id=", COMPLAINT);
+    spec.command = vec!["/bin/bash".into(), "-c".into(), format!("{ASK}{runtime}").into()];
+    spec
+}
+
+const COMPLAINT: &str = "  read -r -u 3 || while true; do echo lost; done\n  id=";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_does_not_see_its_connection_end_before_it_ends() {
+    let Some(backend) = backend() else { return };
+    for round in 0..60 {
+        let mut spec = complaining();
+        let log = logged(&mut spec);
+        let (idle, _) = backend.create(spec).await.expect("created").init().await.expect("ready");
+        match round % 3 {
+            0 => idle.destroy().await.expect("destroyed"),
+            1 => drop(idle),
+            _ => {
+                let (_, busy) = idle.invoke(event()).await.expect("invoked");
+                // The runtime asks for the next invocation, and is not frozen.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                drop(busy);
+            }
+        }
+        assert_eq!(text(&log), "", "in round {round}");
+    }
+}

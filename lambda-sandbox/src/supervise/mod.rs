@@ -16,6 +16,7 @@ pub(crate) mod pipe;
 mod platform;
 mod report;
 mod run;
+mod serving;
 mod supervised;
 
 pub use outlet::{AHEAD_BYTES, Outlet, Stream};

@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::bell::Bell;
@@ -17,6 +16,7 @@ use super::output::Output;
 use super::platform::{External, Platform, Sample, What, ended};
 use super::report::{self, Report};
 use super::run::{Metered, Run};
+use super::serving::Serving;
 use crate::budget::Budget;
 use crate::runtime_api::{
     Accept, Channel, Dial, Ready, Session, SessionSettings, Source, Tee, Telemetry, serve_within,
@@ -51,7 +51,6 @@ struct Supervised<P: Platform> {
     /// What is to be told of the last invocation when it is over.
     report: Option<Report>,
     budget: Arc<Budget>,
-    server: Option<JoinHandle<()>>,
     output: Option<Output>,
     feed: Option<Feed>,
     bell: Arc<Bell>,
@@ -69,6 +68,8 @@ struct Supervised<P: Platform> {
     again: bool,
     /// Whether a background task is shutting down the extensions and will then kill the platform.
     parting: bool,
+    /// Ends last: a program that lost its connection while it dies would write of that to its log.
+    server: Option<Serving>,
 }
 
 impl<P: Platform> fmt::Debug for Supervised<P> {
@@ -97,7 +98,6 @@ impl<P: Platform> Supervised<P> {
             telemetry,
             report: None,
             budget,
-            server: None,
             output: None,
             feed: None,
             bell: Arc::default(),
@@ -110,6 +110,7 @@ impl<P: Platform> Supervised<P> {
             kills_before: 0,
             again: false,
             parting: false,
+            server: None,
         }
     }
 
@@ -183,7 +184,8 @@ impl<P: Platform> Supervised<P> {
         if self.server.is_none() {
             let (session, budget) = (Arc::clone(&self.session), Arc::clone(&self.budget));
             let connections = Arc::clone(&self.connections);
-            self.server = Some(tokio::spawn(serve_within(session, connections, budget)));
+            let task = tokio::spawn(serve_within(session, connections, budget));
+            self.server = Some(Serving::new(task));
         }
         let began = Instant::now();
         if let Some(cpus) = self.spec.limits.init_cpus {
@@ -307,9 +309,7 @@ impl<P: Platform> Supervised<P> {
             if let Some(output) = output {
                 output.drain();
             }
-            if let Some(server) = server {
-                server.abort();
-            }
+            drop(server);
         });
     }
 
@@ -321,9 +321,7 @@ impl<P: Platform> Supervised<P> {
         self.platform.reset().await?;
         self.drain();
         if let Some(server) = self.server.take() {
-            server.abort();
-            // An aborted task has dropped its connections when it is joined.
-            drop(server.await);
+            server.end().await;
         }
         {
             // The connections of ended programs, which nobody has accepted.
@@ -483,11 +481,14 @@ impl<P: Platform> Driver for Supervised<P> {
         })
     }
 
-    fn destroy(self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
+    fn destroy(mut self: Box<Self>) -> BoxFuture<'static, Result<(), Error>> {
         let platform = Arc::clone(&self.platform);
+        let server = self.server.take();
         Box::pin(async move {
             drop(self);
-            platform.release().await
+            let released = platform.release().await;
+            drop(server);
+            released
         })
     }
 
@@ -573,9 +574,6 @@ impl<P: Platform> Drop for Supervised<P> {
     fn drop(&mut self) {
         if !self.parting {
             self.platform.kill();
-        }
-        if let Some(server) = &self.server {
-            server.abort();
         }
     }
 }
