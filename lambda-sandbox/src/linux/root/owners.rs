@@ -133,7 +133,8 @@ impl Drop for Waiting {
 /// Makes a process in a new user namespace that waits until it is killed, or until this thread ends,
 /// also by a kill of the host. Signals are blocked, so that it runs no handler.
 fn clone_waiting() -> libc::pid_t {
-    let flags = (libc::CLONE_VM | libc::CLONE_NEWUSER).cast_unsigned();
+    // A copy of the table of descriptors would keep files of other threads open meanwhile.
+    let flags = (libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER).cast_unsigned();
     let result: i64;
     // SAFETY: in this thread the block is one system call, whose arguments are numbers. The new
     // process has the same memory and registers, stays in the instructions after `3:`, and
