@@ -172,10 +172,9 @@ fn is_known(path: &[&str]) -> bool {
         ["2018-06-01", "ping"] | ["2022-07-01", "telemetry"] | ["2020-08-15", "logs"] => true,
         ["2018-06-01", "runtime", rest @ ..] => matches!(
             rest,
-            ["invocation", "next"]
+            ["invocation" | "restore", "next"]
                 | ["invocation", _, "response" | "error"]
-                | ["init", "error"]
-                | ["restore", "next" | "error"]
+                | ["init" | "restore", "error"]
         ),
         ["2020-01-01", "extension", rest @ ..] => {
             matches!(rest, ["register"] | ["event", "next"] | ["init" | "exit", "error"])

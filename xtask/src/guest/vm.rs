@@ -321,7 +321,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 /// Test programs, as they are named in the guest.
 const PARTS: [&str; 4] = ["kernels", "sandboxes", "host", "attacks"];
-const SHORT: &str = "a_kernel_boots clones_of three_sandboxes a_host_runs";
+const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes a_host_runs";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";

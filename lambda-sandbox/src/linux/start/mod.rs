@@ -4,6 +4,7 @@
 pub(super) mod ahead;
 pub(super) mod attach;
 pub(super) mod carry;
+mod clone_args;
 pub(super) mod exec;
 pub mod plan;
 pub(super) mod processor;

@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use crate::Error;
 use crate::linux::extras::{ATTACHED_MAX, DESCRIPTORS_MAX};
 use crate::linux::start::carry::{carry_out, failure};
+use crate::linux::start::clone_args::{CLONE_INTO_CGROUP, CloneArgs, OWN_EVERYTHING};
 use crate::linux::start::plan::Step;
 use crate::linux::start::processor::{self, Processors};
 use crate::linux::start::raw::{NULL, call};
@@ -390,34 +391,6 @@ impl Start {
     }
 }
 
-/// `struct clone_args` of clone3(2).
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-
-const OWN_EVERYTHING: u64 =
-    (libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS).cast_unsigned() as u64;
-
-const fn flags() -> u64 {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_NEWUTS;
-    flags.cast_unsigned() as u64 | CLONE_CLEAR_SIGHAND
-}
-
 /// The new process's input, and the place for its error. Both are in the host's memory.
 struct Child<'a> {
     steps: &'a Steps,
@@ -466,7 +439,7 @@ impl Start {
             failed: 0,
             errno: 0,
         };
-        let mut arguments = CloneArgs { flags: flags(), ..CloneArgs::default() };
+        let mut arguments = CloneArgs::new();
         if self.rootless {
             arguments.flags |= OWN_EVERYTHING;
         }
