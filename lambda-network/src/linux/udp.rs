@@ -176,9 +176,10 @@ fn run(lengths: &[usize], size: usize) -> usize {
 const RUN_MAX: usize = 65_000;
 /// UDP_MAX_SEGMENTS of Linux before 6.9.
 const SEGMENTS_MAX: usize = 64;
-/// The size of the kernel's socket buffers, in bytes: less than a millisecond of bulk transfers,
-/// which fill them and delay the packets of others by as much. The kernel doubles it.
-const BUFFER: usize = 1 << 17;
+/// The size of the kernel's socket buffers, in bytes: some milliseconds of a fast link. Bulk
+/// transfers fill them, and delay the packets of others by as much. With an eighth of it, a flood
+/// of small packets took half of another sandbox's round trips.
+const BUFFER: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
