@@ -4,7 +4,8 @@
 //! ```text
 //! cargo bench -p benches --features host --bench gateway            # about two minutes
 //! cargo bench -p benches --features host --bench gateway -- --short
-//! cargo bench -p benches --features host --bench gateway -- --load gateway 16   # or `proxy`, `proxy-event`
+//! # The first argument of --load may also be proxy or proxy-event.
+//! cargo bench -p benches --features host --bench gateway -- --load gateway 16
 //! ```
 //!
 //! The first part needs nothing. The second needs root, Node.js, `target/web` of

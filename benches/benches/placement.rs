@@ -1,16 +1,19 @@
 //! Measures the engine's speed and memory.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench placement [-- decisions|candidates|scan|cold|warm|routing [WORKERS|FUNCTIONS [CANDIDATES]]]
+//! cargo bench -p benches --features core --bench placement [-- PART [SIZE [CANDIDATES]]]
 //! ```
+//!
+//! PART is decisions, candidates, scan, cold, warm or routing. SIZE is a number of workers, or of
+//! functions for warm and routing.
 //!
 //! - Decisions: the time of `choose`, which picks the worker for a sandbox, by size of the fleet.
 //! - Cold: an arrival, the decision, and all events of the sandbox up to its end.
 //! - Warm: an invocation's arrival and its end, with timers, statistics and counting, at up to a
 //!   million idle sandboxes. Both events go through `handle` and `poll`, one at a time, and in
 //!   batches of 32 arrivals and ends for which the engine's `touch` is called first.
-//! - Routing: the same with `Routing::CoolWorker`, beside the most recently used, round by round. It
-//!   is not part of a run without arguments.
+//! - Routing: warm invocations with `Routing::CoolWorker` and with the default routing, in
+//!   alternating rounds. A run without arguments leaves this part out.
 //! - Memory: the bytes that the engine has allocated, counted by the allocator.
 //!
 //! Times are medians of rounds, with the fastest and the slowest round. p50 and p99 are of single
@@ -463,7 +466,8 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     (each, all)
 }
 
-/// Measures warm invocations with both routings, whose rounds take turns.
+/// Measures warm invocations with the default routing and with `Routing::CoolWorker`, in alternating
+/// rounds.
 fn routing(sandboxes: u32, functions: u32) {
     let mut traffic = [MRU, Routing::CoolWorker].map(|routing| {
         let (engine, _, now) = fleet(Policy::Ours, WARM_WORKERS, functions, sandboxes, routing);

@@ -138,7 +138,7 @@ async fn logs_are_read_in_pages_as_cloudwatch_has_them() {
     {
         assert!(lines[1 + at].starts_with(start), "{lines:?}");
     }
-    // CloudWatch Logs keeps the line feed of a function's line.
+    // The message of a log event ends with the line feed that the function wrote, as on AWS.
     assert!(
         lines.iter().all(|it| it.ends_with('\n') && it.matches('\n').count() == 1),
         "{lines:?}"

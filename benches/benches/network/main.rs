@@ -6,7 +6,8 @@
 //! ```
 //!
 //! SECONDS is the length of each transfer (2). ROUNDS is the number of starts of a sandbox, and of
-//! attachments by each peer (20). `neighbours` measures only what a sandbox keeps beside a flood.
+//! attachments by each peer (20). With `neighbours`, only one
+//! part runs: the rate that a sandbox keeps while another one floods the network.
 //! Everything runs in network namespaces of this run.
 //!
 //! Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages

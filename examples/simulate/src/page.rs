@@ -233,8 +233,8 @@ fn middle(mut highest: Vec<f64>) -> f64 {
     highest.get(highest.len() / 2).map_or(1.0, |middle| middle * 1.5)
 }
 
-/// Returns the next number of which a quarter is short to write: 1, 2, 3, 4, 6 or 8 times a power of
-/// ten.
+/// Returns the smallest of 1, 2, 3, 4, 6 and 8 times a power of ten that is not below `most`, as the
+/// end of an axis: a quarter of it is short to write.
 fn rounded_up(most: f64) -> f64 {
     let mut unit = 1.0;
     while most > 8.0 * unit {

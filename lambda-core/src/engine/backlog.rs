@@ -68,7 +68,7 @@ impl Owner {
 
 /// The most functions that one search looks at.
 const LOOKED_AT_MAX: usize = 128;
-/// The most functions of one owner and class that one search looks at.
+/// The most functions that one search examines in the queue of one owner and class.
 const OF_ONE_MAX: usize = 8;
 
 /// Returns the number of significant bits of a memory size.

@@ -192,7 +192,8 @@ impl Drop for Slot {
 
 /// The server stops, or a limit of time is reached (AWS: 1001 for these).
 pub(crate) const GOING_AWAY: Close = Close { status: 1001, reason: "Going away" };
-/// Connections at once. A server of `lambda-host` has 1,024 in all.
+/// The most open WebSocket connections of a gateway: half of the 1,024 connections that a server of
+/// `lambda-host` accepts.
 const CONNECTIONS_MAX: usize = 512;
 /// Messages that wait for a client, and their bytes.
 const OUTGOING_MAX: usize = 128;

@@ -36,7 +36,8 @@ pub(super) struct Snapshot {
     pub(super) memory: File,
 }
 
-/// A snapshot that is being written. Dropping it removes its files.
+/// A snapshot whose files are being written. Dropping it deletes the files, unless
+/// [`Snapshots::keep`] has taken them.
 #[derive(Debug)]
 pub(super) struct Writing {
     folder: Unfinished,

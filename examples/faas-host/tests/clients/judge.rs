@@ -49,7 +49,7 @@ struct Seen {
 struct Ran {
     case: Case,
     theirs: Seen,
-    /// With the lines that its callers got.
+    /// What our host did. The log has the lines that callers got in the tail of their answers.
     ours: Seen,
     name: String,
 }

@@ -9,8 +9,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 pub(crate) struct Router(String);
 
 impl Router {
-    /// Leads what is signed for one of `services` to `host`, and the rest to `other`. Both are
-    /// `ADDRESS:PORT`.
+    /// Starts a router. It sends a request whose signature names one of `services` to `host`, and
+    /// any other request to `other`. Both are `ADDRESS:PORT`.
     pub(crate) fn start(services: &'static [&str], host: &str, other: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

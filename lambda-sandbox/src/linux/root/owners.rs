@@ -130,8 +130,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Makes a process in a new user namespace that waits until it is killed, or until this thread ends,
-/// also by a kill of the host. Signals are blocked, so that it runs no handler.
+/// Makes a process in a new user namespace. It waits until it is killed or this thread ends, also
+/// by a kill of the host. Its signals are blocked, so that it runs no handler.
 fn clone_waiting() -> libc::pid_t {
     // A copy of the table of descriptors would keep files of other threads open meanwhile.
     let flags = (libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER).cast_unsigned();
