@@ -95,7 +95,7 @@ fn machines(events: &mut Receiver<HostEvent>) -> (usize, Vec<Option<String>>) {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn a_host_runs_each_sandbox_in_a_machine_of_its_own() {
     let Some(vms) = vms("a host with a machine for each sandbox").await else { return };
-    let groups_before = groups();
+    let groups_before = test_support::control_groups();
     let host = builder(&vms, Boundary::VmPerSandbox).start().await.unwrap();
     let mut events = host.events();
     host.deploy(config(), program()).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_host_runs_each_sandbox_in_a_machine_of_its_own() {
 #[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
 async fn a_host_runs_the_sandboxes_of_an_account_in_one_machine() {
     let Some(vms) = vms("a host with a machine for each account").await else { return };
-    let groups_before = groups();
+    let groups_before = test_support::control_groups();
     let host = builder(&vms, Boundary::VmPerAccount).start().await.unwrap();
     let mut events = host.events();
     host.deploy(config(), program()).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_host_runs_the_sandboxes_of_an_account_in_one_machine() {
 async fn nothing_is_left(vms: &VmBackend, groups_before: &[PathBuf]) {
     assert_eq!(monitors(), 0);
     vms.sweep().await.unwrap();
-    assert_eq!(groups(), groups_before);
+    assert_eq!(test_support::control_groups(), groups_before);
 }
 
 /// Returns how many monitors run.
@@ -157,19 +157,6 @@ fn monitors() -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let names = processes.map(|entry| std::fs::read_to_string(entry.path().join("comm")));
     names.filter(|name| name.as_ref().is_ok_and(|name| name.trim() == "monitor")).count()
-}
-
-/// Returns the control groups of this machine.
-fn groups() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("/sys/fs/cgroup")];
-    let mut at = 0;
-    while let Some(group) = found.get(at).cloned() {
-        let entries = std::fs::read_dir(&group).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
-        at += 1;
-    }
-    found.sort();
-    found
 }
 
 fn ms(since: Instant) -> f64 {

@@ -427,7 +427,7 @@ async fn a_killed_host_leaves_no_machine() {
         return drop(sandbox);
     }
     let Some((backend, _)) = backend("a killed host").await else { return };
-    let before = groups();
+    let before = test_support::control_groups();
     for after in [100, 250, 350, 450, 2000].map(Duration::from_millis) {
         let me = std::env::current_exe().expect("a path");
         let mut host = std::process::Command::new(me)
@@ -447,21 +447,8 @@ async fn a_killed_host_leaves_no_machine() {
         println!("measured: {running} monitors of a killed host end after {:.2} ms", ms(began));
         assert_eq!(monitors(), 0, "killed after {after:?}");
         Backend::sweep(&backend).await.expect("swept");
-        assert_eq!(groups(), before, "killed after {after:?}");
+        assert_eq!(test_support::control_groups(), before, "killed after {after:?}");
     }
-}
-
-/// Returns the control groups of this machine.
-fn groups() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("/sys/fs/cgroup")];
-    let mut at = 0;
-    while let Some(group) = found.get(at).cloned() {
-        let entries = std::fs::read_dir(&group).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
-        at += 1;
-    }
-    found.sort();
-    found
 }
 
 /// Makes an erofs image of an empty folder.
