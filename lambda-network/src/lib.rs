@@ -43,6 +43,8 @@ mod checksum;
 #[cfg(feature = "wireguard")]
 mod coalesce;
 mod error;
+#[cfg(feature = "wireguard")]
+mod fair_queue;
 mod forward;
 mod guard;
 mod interface;

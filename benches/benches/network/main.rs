@@ -2,12 +2,13 @@
 //! time to attach a sandbox, throughput, round trips and connections.
 //!
 //! ```text
-//! cargo bench -p benches --features network --bench network [-- SECONDS [ROUNDS]] [neighbours]
+//! cargo bench -p benches --features network --bench network [-- SECONDS [ROUNDS]] [traffic | neighbours]
 //! ```
 //!
 //! SECONDS is the length of each transfer (2). ROUNDS is the number of starts of a sandbox, and of
-//! attachments by each peer (20). With `neighbours`, only one
-//! part runs: the rate that a sandbox keeps while another one floods the network.
+//! attachments by each peer (20). With `traffic`, only transfers, round trips and connections are
+//! measured; with `neighbours`, only the rate that a sandbox keeps while another one floods the
+//! network.
 //! Everything runs in network namespaces of this run.
 //!
 //! Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages
@@ -45,9 +46,16 @@ fn main() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).unwrap();
     let world = World::new();
-    if !std::env::args().any(|it| it == "neighbours") {
+    let only = std::env::args().find(|it| ["traffic", "neighbours"].contains(&it.as_str()));
+    let wanted = |part| only.as_deref().is_none_or(|it| it == part);
+    if only.is_none() {
         attachments(&world, rounds);
+    }
+    if wanted("traffic") {
         traffic_of_all(&world, seconds);
+    }
+    if !wanted("neighbours") {
+        return;
     }
     println!("\n| a sandbox's kept rate | of 100 Mbit/s | of 500 round trips/s |\n|---|---|---|");
     {

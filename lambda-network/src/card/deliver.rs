@@ -7,22 +7,29 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
 use super::{Shared, Way};
+#[cfg(feature = "wireguard")]
+use crate::fair_queue::FairQueue;
 use crate::guard::ends;
 use crate::linux::tun::{FRAME_MAX, HEADER};
 
-/// Delivers packets until the card is stopped.
+/// Delivers packets until the card is stopped. Sandboxes of other machines take turns, since
+/// encryption is slower than what the kernel hands over.
 pub(super) fn run(shared: &Shared, stop: &EventFd) {
     let start = Instant::now();
     let mut frame = vec![0; FRAME_MAX];
     #[cfg(feature = "wireguard")]
-    let mut out = crate::session::Datagrams::default();
+    let mut sealing = Sealing::default();
     loop {
         let mut wait = [
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
             PollFd::new(shared.tun.as_fd(), PollFlags::POLLIN),
         ];
+        #[cfg(feature = "wireguard")]
+        let timeout = if sealing.next(shared) { PollTimeout::ZERO } else { PollTimeout::NONE };
+        #[cfg(not(feature = "wireguard"))]
+        let timeout = PollTimeout::NONE;
         // An interrupted call has set no events; the next read finds nothing.
-        let _ = poll(&mut wait, PollTimeout::NONE);
+        let _ = poll(&mut wait, timeout);
         let ended = |it: &PollFd<'_>| {
             it.revents().is_some_and(|it| it.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL))
         };
@@ -40,11 +47,33 @@ pub(super) fn run(shared: &Shared, stop: &EventFd) {
                         let _ = seat.deliver(start.elapsed(), frame);
                     }
                 }
+                // A frame without room is dropped, as on any link.
                 #[cfg(feature = "wireguard")]
-                Some(Way::Sealed(peer)) => peer.carry(frame, &mut out),
+                Some(Way::Sealed(_)) => drop(sealing.waiting.push(ends.destination, frame)),
                 None => {}
             }
         }
+    }
+}
+
+/// The frames that wait for encryption.
+#[cfg(feature = "wireguard")]
+#[derive(Default)]
+struct Sealing {
+    waiting: FairQueue,
+    out: crate::session::Datagrams,
+}
+
+#[cfg(feature = "wireguard")]
+impl Sealing {
+    /// Sends one frame. Returns whether there was one.
+    fn next(&mut self, shared: &Shared) -> bool {
+        let Some((sandbox, mut frame)) = self.waiting.pop() else { return false };
+        // The sandbox's worker may have gone meanwhile.
+        if let Some(Way::Sealed(peer)) = shared.way(sandbox) {
+            peer.carry(&mut frame, &mut self.out);
+        }
+        true
     }
 }
 

@@ -3,11 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lambda_network::{Card, CardSpec, InterfacePool, Link, RESOLVER, Rates, Tunnel};
 
 use crate::support::{
-    Site, Vpc, answer, ask, command, connect, greet, ip, namespace, possible, serve, within,
+    Site, Vpc, answer, ask, command, connect, eventually, greet, ip, namespace, possible, serve,
+    within,
 };
 
 #[test]
@@ -43,8 +45,11 @@ fn large_transfers_arrive_whole_both_ways() {
     stream.read_exact(&mut echoed).unwrap();
     writing.join().unwrap();
     assert!(echoed == sent, "the echo differs");
-    let usage = sandbox.usage();
-    assert!(usage.up_bytes > 16_000_000 && usage.down_bytes > 16_000_000, "{usage:?}");
+    // A frame is counted right after it was delivered.
+    eventually(Duration::from_secs(5), "all frames are counted", || {
+        let usage = sandbox.usage();
+        usage.up_bytes > 16_000_000 && usage.down_bytes > 16_000_000
+    });
 }
 
 #[test]
