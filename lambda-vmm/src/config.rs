@@ -34,8 +34,8 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disk {
-    /// An image that is mapped shared. All machines with the same image share the host's page
-    /// cache. The file must not be truncated while the machine runs.
+    /// An image that the guest reads. All machines with the same image share the host's page
+    /// cache.
     ReadOnly,
     /// A file that the guest reads and writes, of a fixed size.
     Writable,

@@ -58,9 +58,6 @@ mod cpu;
 mod devices;
 mod error;
 mod filter;
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub mod fuzzing;
 mod kernel;
 mod link;
 mod machine;
@@ -88,6 +85,10 @@ mod readme {}
 
 pub use config::{Config, Disk, Network, Packets};
 pub use control::{Cause, Report, SystemCalls};
+use error::During;
 pub use error::Error;
 pub use service::serve;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use testing::fuzzing;
 pub use vm::{Event, Prepared, Resources, Source, Vm, memory_file};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::Error;
+use crate::{During, Error};
 
 /// What a readiness event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,28 +51,25 @@ pub(crate) struct Poll {
 impl Readiness {
     pub(crate) fn new() -> Result<Self, Error> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
-        Ok(Self(Arc::new(epoll.map_err(Error::during("create an epoll instance"))?)))
+        Ok(Self(Arc::new(epoll.during("create an epoll instance")?)))
     }
 
     /// Watches a descriptor for data until it is closed.
     pub(crate) fn add(&self, file: BorrowedFd<'_>, source: Source) -> Result<(), Error> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, source.number());
-        self.0.add(file, event).map_err(Error::during("watch a descriptor"))
+        self.0.add(file, event).during("watch a descriptor")
     }
 
     /// Appends the sources that are ready to `ready`. With `waits`, waits until there is one.
     pub(crate) fn wait(&self, ready: &mut Vec<Source>, waits: bool) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); 32];
         let timeout = if waits { EpollTimeout::NONE } else { EpollTimeout::ZERO };
-        match self.0.wait(&mut events, timeout) {
-            Ok(count) => {
-                let sources = events.iter().take(count);
-                ready.extend(sources.map(|event| Source::of_number(event.data())));
-                Ok(())
-            }
-            Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => Err(Error::during("wait for descriptors")(error)),
-        }
+        let count = match self.0.wait(&mut events, timeout) {
+            Err(nix::Error::EINTR) => 0,
+            other => other.during("wait for descriptors")?,
+        };
+        ready.extend(events.iter().take(count).map(|event| Source::of_number(event.data())));
+        Ok(())
     }
 
     pub(crate) fn of_device(&self, device: u8) -> Poll {

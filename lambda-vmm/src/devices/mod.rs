@@ -4,13 +4,10 @@ mod balloon;
 mod disk;
 #[expect(unsafe_code, reason = "getrandom writes to a buffer")]
 mod entropy;
-#[cfg(test)]
-mod hostile;
 mod network;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod steps;
-mod vsock;
+pub(crate) mod vsock;
 
+use std::any::Any;
 use std::fmt;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -19,14 +16,12 @@ pub(crate) use self::balloon::Balloon;
 pub(crate) use self::disk::DiskDevice;
 pub(crate) use self::entropy::{Entropy, from_kernel};
 pub(crate) use self::network::NetworkDevice;
-#[cfg(fuzzing)]
-pub(crate) use self::vsock::fuzz_streams;
 pub(crate) use self::vsock::{Offer, Vsock};
 use crate::memory::Memory;
 
 /// A device of the guest. All methods but `config`, `features`, `kind`, `queue_sizes` and
 /// `activate` are called by the thread of the devices alone.
-pub(crate) trait Device: Send + fmt::Debug {
+pub(crate) trait Device: Any + Send + fmt::Debug {
     /// The device type of the virtio specification (section 5).
     fn kind(&self) -> u32;
 
@@ -57,16 +52,6 @@ pub(crate) trait Device: Send + fmt::Debug {
 
     /// The driver has reset the device.
     fn reset(&mut self) {}
-
-    /// Returns the device as a vsock device, if it is one.
-    fn as_vsock(&mut self) -> Option<&mut Vsock> {
-        None
-    }
-
-    /// Returns the device as a disk, if it is one.
-    fn as_disk(&mut self) -> Option<&mut DiskDevice> {
-        None
-    }
 }
 
 /// A chain of descriptors that the driver has made available.
@@ -150,6 +135,6 @@ impl<'a> Rings<'a> {
 }
 
 /// The largest number of chains that one call serves.
-const CHAINS_MAX: u32 = 256;
+pub(crate) const CHAINS_MAX: u32 = 256;
 /// The size of queues.
 const QUEUE_SIZE: u16 = 128;
