@@ -212,13 +212,13 @@ impl Transport {
         }
         let mut rings = Rings::new(&mut self.queues, &self.memory);
         work(&mut *self.device, &mut rings);
-        let done = rings.finish();
-        if done.is_broken {
+        let Rings { is_used, is_broken, is_left, .. } = rings;
+        if is_broken {
             self.fail();
-        } else if done.is_used {
+        } else if is_used {
             self.interrupt(USED);
         }
-        done.is_left && !done.is_broken
+        is_left && !is_broken
     }
 
     fn has(&self, status: u32) -> bool {

@@ -30,13 +30,6 @@ pub(crate) enum Source {
     },
 }
 
-/// The events of a descriptor that someone waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interest {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-}
-
 /// The epoll descriptor that all devices share.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness(Arc<Epoll>);
@@ -80,19 +73,16 @@ impl Readiness {
 impl Poll {
     /// Changes the events that wake the device for a descriptor. A descriptor without interest is
     /// not watched at all: its end would otherwise wake the device again and again.
-    pub(crate) fn set(&self, file: impl AsFd, token: u32, from: Interest, to: Interest) {
+    pub(crate) fn set(&self, file: impl AsFd, token: u32, from: EpollFlags, to: EpollFlags) {
         if from == to {
             return;
         }
-        let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, to.read);
-        flags.set(EpollFlags::EPOLLOUT, to.write);
         let source = Source::Device { device: self.device, token };
-        let mut event = EpollEvent::new(flags, source.number());
+        let mut event = EpollEvent::new(to, source.number());
         let epoll = &self.readiness.0;
-        let done = if from == Interest::NONE {
+        let done = if from.is_empty() {
             epoll.add(file, event)
-        } else if to == Interest::NONE {
+        } else if to.is_empty() {
             epoll.delete(file)
         } else {
             epoll.modify(file, &mut event)
@@ -101,11 +91,6 @@ impl Poll {
         // The device then hears nothing of this descriptor until its interest changes.
         let _is_done = done.is_ok();
     }
-}
-
-impl Interest {
-    pub(crate) const NONE: Self = Self { read: false, write: false };
-    pub(crate) const READ: Self = Self { read: true, write: false };
 }
 
 impl Source {

@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
+use nix::sys::epoll::EpollFlags;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MAC;
 
 use super::{Device, QUEUE_SIZE, Rings};
 use crate::config::{Network, Packets};
-use crate::poll::{Interest, Poll};
+use crate::poll::Poll;
 
 /// The device.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct NetworkDevice {
     network: Network,
     file: File,
     poll: Poll,
-    interest: Interest,
+    interest: EpollFlags,
     /// Answers to ARP requests that wait for the guest's buffers.
     answers: VecDeque<[u8; ARP_FRAME_BYTES]>,
     buffer: Vec<u8>,
@@ -32,13 +33,13 @@ impl NetworkDevice {
             network,
             file,
             poll,
-            interest: Interest::NONE,
+            interest: EpollFlags::empty(),
             answers: VecDeque::new(),
             buffer: vec![0; HEADER_BYTES + FRAME_BYTES_MAX],
         }
     }
 
-    fn watch(&mut self, interest: Interest) {
+    fn watch(&mut self, interest: EpollFlags) {
         self.poll.set(self.file.as_fd(), 0, self.interest, interest);
         self.interest = interest;
     }
@@ -83,12 +84,12 @@ impl NetworkDevice {
     fn receive(&mut self, rings: &mut Rings<'_>) {
         loop {
             let Some(chain) = rings.next(RECEIVE) else {
-                return self.watch(Interest::NONE);
+                return self.watch(EpollFlags::empty());
             };
             let head = chain.head_index();
             let Some(length) = self.next_frame() else {
                 rings.put_back(RECEIVE);
-                return self.watch(Interest::READ);
+                return self.watch(EpollFlags::EPOLLIN);
             };
             self.buffer[..HEADER_BYTES].fill(0);
             // The number of buffers that the frame takes.
@@ -165,7 +166,7 @@ impl Device for NetworkDevice {
 
     fn reset(&mut self) {
         self.answers.clear();
-        self.watch(Interest::NONE);
+        self.watch(EpollFlags::empty());
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
@@ -17,7 +18,7 @@ use self::packet::{HEADER_BYTES, Header, Key};
 use self::streams::{Action, Streams};
 use super::{Chain, Device, QUEUE_SIZE, Rings};
 use crate::memory::Memory;
-use crate::poll::{Interest, Poll};
+use crate::poll::Poll;
 
 /// Hands a new stream to the host's program.
 pub(crate) trait Offer: Send + fmt::Debug {
@@ -49,7 +50,7 @@ pub(crate) struct Vsock {
 struct Socket {
     file: File,
     token: u32,
-    interest: Interest,
+    interest: EpollFlags,
     is_shut_down: bool,
 }
 
@@ -86,7 +87,7 @@ impl Vsock {
         self.next_token = token.wrapping_add(1);
         self.keys.insert(token, key);
         let file = File::from(socket);
-        let socket = Socket { file, token, interest: Interest::NONE, is_shut_down: false };
+        let socket = Socket { file, token, interest: EpollFlags::empty(), is_shut_down: false };
         self.sockets.insert(key, socket);
         self.watch(key);
         token
@@ -95,7 +96,7 @@ impl Vsock {
     fn close(&mut self, key: Key) {
         if let Some(socket) = self.sockets.remove(&key) {
             self.keys.remove(&socket.token);
-            self.poll.set(socket.file.as_fd(), socket.token, socket.interest, Interest::NONE);
+            self.poll.set(socket.file.as_fd(), socket.token, socket.interest, EpollFlags::empty());
         }
     }
 
@@ -103,10 +104,9 @@ impl Vsock {
     /// for data of the guest.
     fn watch(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(&key) else { return };
-        let interest = Interest {
-            read: !self.is_starved && self.streams.credit(key) > 0,
-            write: !self.streams.data(key).is_empty(),
-        };
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, !self.is_starved && self.streams.credit(key) > 0);
+        interest.set(EpollFlags::EPOLLOUT, !self.streams.data(key).is_empty());
         self.poll.set(socket.file.as_fd(), socket.token, socket.interest, interest);
         socket.interest = interest;
     }
@@ -212,7 +212,8 @@ impl Vsock {
             let space = writer.available_bytes();
             if space <= HEADER_BYTES {
                 // The driver gave a buffer that holds no packet.
-                return rings.fail();
+                rings.is_broken = true;
+                return;
             }
             let packet = match key {
                 None => self.streams.next_packet().map(|header| (header, 0)),
