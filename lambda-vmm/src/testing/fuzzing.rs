@@ -73,7 +73,11 @@ fn make(kind: u8) -> Box<dyn Device> {
         5 => {
             let (ours, _theirs) = UnixDatagram::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            let packets = if kind & 0x80 == 0 { Packets::Ip } else { Packets::Ethernet };
+            let packets = match kind >> 6 {
+                0 => Packets::Ip,
+                1 => Packets::Ethernet,
+                _ => Packets::IpWithHeader,
+            };
             let network = Network::new([2, 0, 0, 0, 0, 9], packets);
             Box::new(NetworkDevice::new(network, File::from(OwnedFd::from(ours)), poll))
         }

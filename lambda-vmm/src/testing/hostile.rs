@@ -174,11 +174,11 @@ proptest! {
     }
 
     #[test]
-    fn a_network_survives(steps in steps(), is_ip: bool) {
+    fn a_network_survives(steps in steps(), kind in 0..3_usize) {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let packets = if is_ip { Packets::Ip } else { Packets::Ethernet };
+        let packets = [Packets::Ethernet, Packets::Ip, Packets::IpWithHeader][kind];
         let network = Network::new([2, 0, 0, 0, 0, 9], packets);
         let poll = Readiness::new().unwrap().of_device(0);
         let file = File::from(OwnedFd::from(theirs));
@@ -186,20 +186,31 @@ proptest! {
         survives(driver, steps, |driver| {
             let mut buffer = [0; 2048];
             while ours.recv(&mut buffer).is_ok() {}
-            let mut frame = vec![0; 12 + 12];
+            // A checksum that starts at byte 34 of the frame, and an IPv4 packet.
+            let header = [1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0];
+            let mut frame = header.to_vec();
+            frame.extend([0; 12]);
             frame.extend([8, 0, 0x45, 1, 2, 3]);
+            let expected = match packets {
+                Packets::Ethernet => frame[12..].to_vec(),
+                Packets::Ip => frame[26..].to_vec(),
+                Packets::IpWithHeader => vec![1, 0, 0, 0, 0, 0, 20, 0, 6, 0, 0x45, 1, 2, 3],
+            };
             driver.put(BUFFERS, &frame);
             driver.add(1, &[(BUFFERS, 12, false), (BUFFERS + 12, 18, false)]);
             driver.transport.notify(1);
             assert_eq!(driver.take(1), Some(0));
             let sent = ours.recv(&mut buffer).unwrap();
-            assert_eq!(buffer[..sent], frame[if is_ip { 26 } else { 12 }..]);
+            assert_eq!(buffer[..sent], expected);
             // And a packet of the host's.
-            ours.send(&frame[if is_ip { 26 } else { 12 }..]).unwrap();
+            ours.send(&expected).unwrap();
             driver.add(0, &[(BUFFERS + 0x1000, 2048, true)]);
             driver.transport.notify(0);
             assert_eq!(driver.take(0), Some(30));
-            assert_eq!(driver.get(BUFFERS + 0x1000 + 26, 4), [0x45, 1, 2, 3]);
+            let got = driver.get(BUFFERS + 0x1000, 30);
+            assert_eq!(got[26..], [0x45, 1, 2, 3]);
+            let kept = if packets == Packets::IpWithHeader { &header[..10] } else { &[0; 10] };
+            assert_eq!((&got[..10], &got[10..12]), (kept, &[1, 0][..]));
         });
     }
 
