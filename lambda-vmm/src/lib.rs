@@ -58,6 +58,10 @@ mod cpu;
 mod devices;
 mod error;
 mod filter;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[path = "testing/fuzzing.rs"]
+pub mod fuzzing;
 mod kernel;
 mod link;
 mod machine;
@@ -88,7 +92,4 @@ pub use control::{Cause, Report, SystemCalls};
 use error::During;
 pub use error::Error;
 pub use service::serve;
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use testing::fuzzing;
 pub use vm::{Event, Prepared, Resources, Source, Vm, memory_file};

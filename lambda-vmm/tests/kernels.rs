@@ -387,6 +387,68 @@ fn a_guest_that_spins_is_paused_and_ended() {
     assert!(!process.0.wait().unwrap().success());
 }
 
+/// Idle machines with a kernel: clones of one snapshot, which all live at once.
+#[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+fn idle_clones_take_little() {
+    let Some(bed) = Bed::find("idle_clones_take_little") else { return };
+    let config = config();
+    let mut guest = bed.boot(&config);
+    guest.ask("ping");
+    let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    guest.machine.vm.pause(TIME).unwrap();
+    guest.machine.vm.snapshot(&config, &state, &memory, TIME).unwrap();
+    drop(guest);
+    let mut guests: Vec<Guest> =
+        (0..clones()).map(|_| bed.restore(&config, &state, &memory)).collect();
+    for guest in &mut guests {
+        assert!(guest.wake().starts_with("awake "));
+    }
+    // Timers of the start are over.
+    std::thread::sleep(Duration::from_secs(3));
+    let processes: Vec<u32> = guests.iter().map(|guest| guest.machine.process.0.id()).collect();
+    let exits = |guests: &mut [Guest]| {
+        guests.iter_mut().map(|it| it.machine.vm.report(TIME).unwrap().exits()).sum::<u64>()
+    };
+    let (before, exits_before) = (processor_time(&processes), exits(&mut guests));
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(10));
+    let (elapsed, spent) = (began.elapsed(), processor_time(&processes) - before);
+    let exits = exits(&mut guests) - exits_before;
+    let own: u64 = processes.iter().map(|process| private(*process)).sum();
+    let descriptors =
+        |process: &u32| std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    println!(
+        "measured: {} idle clones: {spent:?} of a processor and {exits} exits in {elapsed:?}, \
+         {} KiB of its own and {:?} descriptors each",
+        guests.len(),
+        own / guests.len() as u64,
+        processes.iter().map(descriptors).max(),
+    );
+    for guest in &mut guests {
+        assert_eq!(guest.ask("ping"), "pong");
+    }
+}
+
+/// Returns what all threads of the processes took of a processor.
+fn processor_time(processes: &[u32]) -> Duration {
+    let mut sum = Duration::ZERO;
+    for process in processes {
+        for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten() {
+            let figures = std::fs::read_to_string(thread.path().join("schedstat")).unwrap();
+            sum += Duration::from_nanos(figures.split(' ').next().unwrap().parse().unwrap());
+        }
+    }
+    sum
+}
+
+/// Returns how many KiB of a process no other one shares.
+fn private(process: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
+    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 /// Prints what the process of a machine has resident: guest memory, files, and the rest.
 #[expect(clippy::print_stdout, reason = "the bed reads what is measured")]
 fn resident(what: &str, process: u32) {

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
-use super::steps::{Step, carry_out};
-pub use super::streams::streams;
-use super::{Driver, memory_file};
 use crate::config::{Network, Packets};
 use crate::control::{Reply, Request};
 use crate::devices::{Balloon, Device, DiskDevice, Entropy, NetworkDevice, Offer, Vsock};
 use crate::memory::Mapping;
 use crate::poll::Readiness;
+use crate::testing::steps::{Step, carry_out};
+use crate::testing::streams::act;
+use crate::testing::{Driver, memory_file};
 use crate::wire::{Reader, Wire};
 use crate::{Config, mmio, snapshot};
 
@@ -35,6 +35,11 @@ pub fn message(bytes: &[u8]) {
     if let Ok(reply) = Reply::parse(bytes) {
         assert_eq!(Reply::parse(&reply.bytes()).unwrap(), reply);
     }
+}
+
+/// Packets of a guest, and acts of the host.
+pub fn streams(bytes: &[u8]) {
+    act(bytes);
 }
 
 /// The state of a device by the first byte, behind a configuration, in a file with a good checksum.

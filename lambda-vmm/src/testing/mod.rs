@@ -2,15 +2,13 @@
 //! badly.
 #![expect(clippy::unwrap_used, reason = "a fault of a test ends it")]
 
-#[cfg(fuzzing)]
-pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod model;
-mod steps;
+pub(crate) mod steps;
 #[cfg(fuzzing)]
-mod streams;
+pub(crate) mod streams;
 
 use std::fs::File;
 

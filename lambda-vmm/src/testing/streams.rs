@@ -4,7 +4,7 @@ use crate::devices::vsock::packet::{HOST_CID, Header, Key, STREAM};
 use crate::devices::vsock::streams::{Action, BUFFER_BYTES, Streams};
 
 /// Carries out the acts that the bytes are, and checks the bounds after each.
-pub fn streams(bytes: &[u8]) {
+pub(crate) fn act(bytes: &[u8]) {
     let mut streams = Streams::new(3);
     for act in bytes.chunks(8) {
         let mut act = act.to_vec();
