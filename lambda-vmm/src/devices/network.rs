@@ -223,7 +223,9 @@ fn moved(header: &[u8], change: impl Fn(u16) -> u16) -> [u8; HOST_HEADER_BYTES] 
     let mut moved = [0; HOST_HEADER_BYTES];
     moved.copy_from_slice(&header[..HOST_HEADER_BYTES]);
     for at in [2, 6] {
-        let field = change(u16::from_le_bytes([moved[at], moved[at + 1]]));
+        let field = u16::from_le_bytes([moved[at], moved[at + 1]]);
+        // Zero says that there is none.
+        let field = if field == 0 { 0 } else { change(field) };
         moved[at..at + 2].copy_from_slice(&field.to_le_bytes());
     }
     moved

@@ -339,6 +339,19 @@ fn a_disk_refuses_what_lies_outside_of_it() {
     assert_eq!(write_sector(&mut driver, 0, &[0; 512]), 1, "a read-only disk");
 }
 
+/// A mapped image that was truncated ended its machine: an access past its end is a signal.
+#[test]
+fn a_truncated_image_gives_errors_and_the_disk_goes_on() {
+    let file = image(4096);
+    let kept = file.try_clone().unwrap();
+    let mut driver = Driver::new(Box::new(DiskDevice::image(file).unwrap()));
+    driver.set_up();
+    assert_eq!(read_sector(&mut driver, 7).0, 0);
+    kept.set_len(1024).unwrap();
+    assert_eq!(read_sector(&mut driver, 7).0, 1, "an I/O error");
+    assert_eq!(read_sector(&mut driver, 1).0, 0);
+}
+
 /// A slot has the image that was attached last, and keeps its size.
 #[test]
 fn images_of_a_slot_are_exchanged() {
