@@ -8,10 +8,10 @@ mod machine;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lambda_vmm::{Cause, Config, Disk, Event, Resources, Source, memory_file};
+use lambda_vmm::{Cause, Config, Disk, Event, Network, Packets, Resources, Source, memory_file};
 use machine::{Machine, TIME, kvm, prepare, start};
 
 /// A guest whose first process has said hello.
@@ -447,6 +447,50 @@ fn private(process: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
     let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
     lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// The driver of a kernel asks for the host's address, and leaves checksums to the other end where
+/// it may.
+#[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+fn a_kernel_exchanges_packets_with_its_host() {
+    let Some(bed) = Bed::find("a_kernel_exchanges_packets_with_its_host") else { return };
+    for (packets, header_bytes) in [(Packets::Ip, 0), (Packets::IpWithHeader, 10)] {
+        let mut config = config();
+        config.network = Some(Network::new([2, 0, 0, 0, 0, 9], packets));
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_read_timeout(Some(TIME)).unwrap();
+        let memory = memory_file(&config).unwrap();
+        let disks = [bed.root.as_fd()];
+        let (prepared, process) = prepare(&bed.kvm).unwrap();
+        let resources = Resources {
+            memory: memory.as_fd(),
+            boot: Source::Kernel(bed.kernel.as_fd()),
+            disks: &disks,
+            network: Some(theirs.as_fd()),
+        };
+        let vm = prepared.start(&config, &resources, TIME).unwrap();
+        let mut guest = Guest::of(Machine { vm, process });
+        writeln!(guest.stream.get_mut(), "udp hello").unwrap();
+        let mut frame = [0; 2000];
+        let length = ours.recv(&mut frame).unwrap();
+        let (header, packet) = frame[..length].split_at_mut(header_bytes);
+        if let Some(header) = header.first_chunk::<10>() {
+            assert_eq!(*header, [1, 0, 0, 0, 0, 0, 20, 0, 6, 0], "an unfinished checksum");
+        }
+        assert_eq!(
+            (&packet[12..20], &packet[28..]),
+            (&[10, 77, 0, 2, 10, 77, 0, 1][..], &b"hello"[..])
+        );
+        // Back to its sender, without a checksum of UDP.
+        packet[12..20].rotate_left(4);
+        packet[26..28].fill(0);
+        packet[28..].copy_from_slice(b"world");
+        header.fill(0);
+        ours.send(&frame[..length]).unwrap();
+        assert_eq!(guest.line(), "world", "{packets:?}");
+    }
 }
 
 /// Prints what the process of a machine has resident: guest memory, files, and the rest.
