@@ -3,12 +3,13 @@
 //! A command is a line. `ping`, `random` and `time` are answered by a line; `echo N` by the N bytes
 //! that follow; `sleep N` takes N milliseconds; `wake SEED NANOSECONDS` seeds the kernel and sets
 //! its clock; `fill N` writes N MiB of memory and gives them back; `read PATH` answers with a
-//! checksum; `write PATH N` writes N MiB; `panic`, `spin` and `exit` end the guest in three ways.
+//! checksum; `write PATH N` writes N MiB; `udp TEXT` answers with what the host answers to a packet; `panic`, `spin` and `exit` end the guest in three ways.
 #![expect(clippy::print_stderr, reason = "a test program")]
 #![expect(unsafe_code, reason = "adding entropy to the kernel takes an ioctl")]
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
@@ -114,6 +115,10 @@ fn serve(stream: File, kind: &str) -> io::Result<()> {
                 let written = write(path, count << 20);
                 writeln!(out, "{written:?}")?;
             }
+            ["udp", text] => match udp(text) {
+                Ok(answer) => writeln!(out, "{answer}")?,
+                Err(error) => writeln!(out, "{error}")?,
+            },
             ["sleep", milliseconds] => {
                 let time = milliseconds.parse().map_err(io::Error::other)?;
                 thread::sleep(Duration::from_millis(time));
@@ -144,6 +149,34 @@ fn write(path: &str, count: usize) -> io::Result<String> {
     file.write_all(&bytes)?;
     file.sync_all()?;
     Ok(format!("{:08x}", crc32fast::hash(&bytes)))
+}
+
+/// Sends a packet to the host over the network device, and returns its answer.
+fn udp(text: &str) -> io::Result<String> {
+    const ADDRESS: [u8; 8] = [2, 0, 0, 0, 10, 77, 0, 2];
+    const MASK: [u8; 8] = [2, 0, 0, 0, 255, 255, 255, 0];
+    let socket = UdpSocket::bind("0.0.0.0:7")?;
+    let settings = [
+        (libc::SIOCSIFADDR, &ADDRESS[..]),
+        (libc::SIOCSIFNETMASK, &MASK),
+        (libc::SIOCSIFFLAGS, &[1, 0]),
+    ];
+    for (request, value) in settings {
+        // `struct ifreq` of netdevice(7): a name, and a value.
+        let mut interface = [0_u8; 40];
+        interface[..4].copy_from_slice(b"eth0");
+        interface[16..16 + value.len()].copy_from_slice(value);
+        // SAFETY: the descriptor is open, and the request has the 40 bytes of `struct ifreq`, which
+        // outlive the call.
+        if unsafe { libc::ioctl(socket.as_raw_fd(), request, interface.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.send_to(text.as_bytes(), "10.77.0.1:7")?;
+    let mut answer = [0; 100];
+    let (length, _) = socket.recv_from(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 fn random(count: usize) -> io::Result<String> {

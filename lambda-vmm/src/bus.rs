@@ -1,7 +1,5 @@
 //! What a processor reaches outside of its memory: the registers of the devices, and the ports.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -22,20 +20,9 @@ pub(crate) struct Place {
 pub(crate) struct Bus {
     places: Vec<Place>,
     attention: Arc<EventFd>,
-    console: Option<Mutex<Console>>,
-    counts: Counts,
-}
-
-/// The last bytes that the guest wrote to its serial port.
-#[derive(Debug, Default)]
-struct Console(VecDeque<u8>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    mmio_reads: AtomicU64,
-    mmio_writes: AtomicU64,
-    ports: AtomicU64,
-    others: AtomicU64,
+    has_console: bool,
+    /// Its console may be twice as long as what is reported of it.
+    report: Mutex<Report>,
 }
 
 /// What a processor does after an access.
@@ -63,8 +50,7 @@ impl Place {
 
 impl Bus {
     pub(crate) fn new(places: Vec<Place>, attention: Arc<EventFd>, has_console: bool) -> Self {
-        let console = has_console.then(Mutex::default);
-        Self { places, attention, console, counts: Counts::default() }
+        Self { places, attention, has_console, report: Mutex::default() }
     }
 
     pub(crate) fn places(&self) -> &[Place] {
@@ -72,7 +58,7 @@ impl Bus {
     }
 
     pub(crate) fn read(&self, address: u64, data: &mut [u8]) {
-        self.counts.mmio_reads.fetch_add(1, Ordering::Relaxed);
+        self.counted().mmio_reads += 1;
         match self.place(address) {
             Some((place, offset)) => place.transport().read(offset, data),
             None => data.fill(0xff),
@@ -80,7 +66,7 @@ impl Bus {
     }
 
     pub(crate) fn write(&self, address: u64, data: &[u8]) {
-        self.counts.mmio_writes.fetch_add(1, Ordering::Relaxed);
+        self.counted().mmio_writes += 1;
         let Some((place, offset)) = self.place(address) else { return };
         let written = place.transport().write(offset, data);
         let wake = match written {
@@ -93,40 +79,36 @@ impl Bus {
     }
 
     pub(crate) fn port_read(&self, port: u16, data: &mut [u8]) {
-        self.counts.ports.fetch_add(1, Ordering::Relaxed);
-        let is_ready = port == SERIAL + LINE_STATUS && self.console.is_some();
+        self.counted().ports += 1;
+        let is_ready = port == SERIAL + LINE_STATUS && self.has_console;
         data.fill(if is_ready { TRANSMITTER_EMPTY } else { 0xff });
     }
 
     pub(crate) fn port_write(&self, port: u16, data: &[u8]) -> Next {
-        self.counts.ports.fetch_add(1, Ordering::Relaxed);
-        match (port, &self.console) {
-            (SERIAL, Some(console)) => {
-                let mut console = console.lock().unwrap_or_else(PoisonError::into_inner);
-                console.write(data);
+        let mut report = self.counted();
+        report.ports += 1;
+        if port == SERIAL && self.has_console {
+            report.console.extend(data);
+            if report.console.len() > 2 * CONSOLE_BYTES_MAX {
+                report.shorten();
             }
-            (KEYBOARD_COMMAND, _) if data.first() == Some(&KEYBOARD_RESET) => return Next::Reset,
-            _ => {}
         }
-        Next::Run
+        let is_reset = port == KEYBOARD_COMMAND && data.first() == Some(&KEYBOARD_RESET);
+        if is_reset { Next::Reset } else { Next::Run }
     }
 
     pub(crate) fn count_other(&self) {
-        self.counts.others.fetch_add(1, Ordering::Relaxed);
+        self.counted().others += 1;
     }
 
     pub(crate) fn report(&self) -> Report {
-        let console = self.console.as_ref().map(|console| {
-            let console = console.lock().unwrap_or_else(PoisonError::into_inner);
-            console.0.iter().copied().collect()
-        });
-        Report {
-            mmio_reads: self.counts.mmio_reads.load(Ordering::Relaxed),
-            mmio_writes: self.counts.mmio_writes.load(Ordering::Relaxed),
-            ports: self.counts.ports.load(Ordering::Relaxed),
-            others: self.counts.others.load(Ordering::Relaxed),
-            console: console.unwrap_or_default(),
-        }
+        let mut report = self.counted();
+        report.shorten();
+        report.clone()
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, address: u64) -> Option<(&Place, u64)> {
@@ -136,14 +118,10 @@ impl Bus {
     }
 }
 
-impl Console {
-    fn write(&mut self, data: &[u8]) {
-        for byte in data {
-            if self.0.len() == CONSOLE_BYTES_MAX {
-                self.0.pop_front();
-            }
-            self.0.push_back(*byte);
-        }
+impl Report {
+    /// Drops all but the end of the console's output.
+    fn shorten(&mut self) {
+        self.console.drain(..self.console.len().saturating_sub(CONSOLE_BYTES_MAX));
     }
 }
 

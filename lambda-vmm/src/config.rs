@@ -34,8 +34,8 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disk {
-    /// An image that is mapped shared. All machines with the same image share the host's page
-    /// cache. The file must not be truncated while the machine runs.
+    /// An image that the guest reads. All machines with the same image share the host's page
+    /// cache.
     ReadOnly,
     /// A file that the guest reads and writes, of a fixed size.
     Writable,
@@ -65,6 +65,11 @@ pub enum Packets {
     /// IP packets (a TUN device with `IFF_NO_PI`). The VMM answers the guest's ARP requests and
     /// adds and removes the Ethernet header.
     Ip,
+    /// IP packets, each behind a `virtio_net_hdr` of 10 bytes (a TUN device with `IFF_NO_PI` and
+    /// `IFF_VNET_HDR`): TCP segments of up to 64 KiB and unfinished checksums pass, both ways, if
+    /// the guest's driver takes them. The guest writes the header of what it sends: the other end
+    /// must check it, as the kernel's TUN device does.
+    IpWithHeader,
 }
 
 impl Config {
@@ -123,7 +128,7 @@ structures! {
 
 variants! {
     Disk { 0 => ReadOnly, 1 => Writable, 2 => Slot }
-    Packets { 0 => Ethernet, 1 => Ip }
+    Packets { 0 => Ethernet, 1 => Ip, 2 => IpWithHeader }
 }
 
 impl Network {

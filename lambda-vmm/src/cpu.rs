@@ -6,14 +6,13 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
-use crate::Error;
-use crate::plain::{self, Plain};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Writer, structures};
+use crate::{During, Error};
 
 /// Returns the features for a guest: those of KVM without the denied ones.
 pub(crate) fn features(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, Error> {
     let all = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-    let all = all.map_err(Error::kvm("read the processor's features"))?;
+    let all = all.during("read the processor's features")?;
     let entries = all.as_slice().iter().filter(|entry| !DENIED_LEAVES.contains(&entry.function));
     Ok(entries.map(|entry| permitted(*entry)).collect())
 }
@@ -33,11 +32,10 @@ fn permitted(mut entry: kvm_cpuid_entry2) -> kvm_cpuid_entry2 {
         }
         // The state of AMX does not fit in the saved state.
         (0xd, 0) => entry.eax &= !(0b11 << 17),
-        (0xd, 17 | 18) => {
+        // That state, and performance counters.
+        (0xd, 17 | 18) | (0xa, _) => {
             (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
         }
-        // Performance counters.
-        (0xa, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
         (0x4000_0001, _) => entry.eax &= ALLOWED_KVM,
         (0x8000_0001, _) => entry.ecx &= !DENIED_8000_0001_ECX,
         _ => {}
@@ -67,7 +65,7 @@ pub(crate) fn set_features(
     let entries: Vec<_> = features.iter().map(own).collect();
     let table = CpuId::from_entries(&entries)
         .map_err(|error| Error::invalid("the processor's features", format!("{error:?}")))?;
-    vcpu.set_cpuid2(&table).map_err(Error::kvm("set a processor's features"))
+    vcpu.set_cpuid2(&table).during("set a processor's features")
 }
 
 /// Returns what must be equal on the machines that save and restore: vendor, model and features.
@@ -92,92 +90,98 @@ pub(crate) fn identity(features: &[kvm_cpuid_entry2]) -> Vec<u8> {
     out.finish()
 }
 
-/// Writes the state of a processor that stands still. `msrs` are the numbers of the registers that
-/// KVM can save.
-pub(crate) fn save(vcpu: &VcpuFd, msrs: &[u32], out: &mut Writer) -> Result<(), Error> {
-    let failed = || Error::kvm("read a processor's state");
-    put(out, &vcpu.get_mp_state().map_err(failed())?);
-    put(out, &vcpu.get_regs().map_err(failed())?);
-    put(out, &vcpu.get_sregs().map_err(failed())?);
-    put(out, &vcpu.get_xsave().map_err(failed())?);
-    put(out, &vcpu.get_xcrs().map_err(failed())?);
-    put(out, &vcpu.get_debug_regs().map_err(failed())?);
-    put(out, &vcpu.get_lapic().map_err(failed())?);
-    put(out, &vcpu.get_vcpu_events().map_err(failed())?);
-    // KVM may not know the frequency.
-    out.u32(vcpu.get_tsc_khz().unwrap_or(0));
-    let entries = read_msrs(vcpu, msrs)?;
-    out.u32(u32::try_from(entries.len()).unwrap_or(u32::MAX));
-    entries.iter().for_each(|entry| put(out, entry));
-    Ok(())
+/// The saved state of a processor.
+#[derive(Debug)]
+pub(crate) struct State {
+    mp_state: kvm_mp_state,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    xsave: kvm_xsave,
+    xcrs: kvm_xcrs,
+    debug_regs: kvm_debugregs,
+    lapic: kvm_lapic_state,
+    events: kvm_vcpu_events,
+    /// 0 if KVM does not know the frequency.
+    tsc_khz: u32,
+    msrs: Vec<kvm_msr_entry>,
+}
+
+structures! {
+    State { mp_state, regs, sregs, xsave, xcrs, debug_regs, lapic, events, tsc_khz, msrs }
+}
+
+impl State {
+    /// Reads the state of a processor that stands still. `msrs` are the numbers of the registers
+    /// that KVM can save.
+    pub(crate) fn read(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, kvm_ioctls::Error> {
+        Ok(Self {
+            mp_state: vcpu.get_mp_state()?,
+            regs: vcpu.get_regs()?,
+            sregs: vcpu.get_sregs()?,
+            xsave: vcpu.get_xsave()?,
+            xcrs: vcpu.get_xcrs()?,
+            debug_regs: vcpu.get_debug_regs()?,
+            lapic: vcpu.get_lapic()?,
+            events: vcpu.get_vcpu_events()?,
+            tsc_khz: vcpu.get_tsc_khz().unwrap_or(0),
+            msrs: read_msrs(vcpu, msrs)?,
+        })
+    }
+
+    /// Gives the state to a processor of another machine. The first processor comes first.
+    pub(crate) fn set(mut self, vcpu: &VcpuFd, is_first: bool) -> Result<(), kvm_ioctls::Error> {
+        vcpu.set_mp_state(self.mp_state)?;
+        vcpu.set_regs(&self.regs)?;
+        vcpu.set_sregs(&self.sregs)?;
+        set_xsave(vcpu, &self.xsave)?;
+        vcpu.set_xcrs(&self.xcrs)?;
+        vcpu.set_debug_regs(&self.debug_regs)?;
+        if self.tsc_khz != 0 {
+            // A processor whose counter cannot be scaled has the frequency of the host, and the
+            // state then comes from a host of the same model.
+            let _is_scaled = vcpu.set_tsc_khz(self.tsc_khz).is_ok();
+        }
+        // The APIC comes before its deadline, which is one of the registers.
+        vcpu.set_lapic(&self.lapic)?;
+        // Before Linux 6.7 KVM takes a counter that is less than a second away from that of a new
+        // processor for an attempt to synchronize both, and leaves it: the guest's clock would
+        // stand still for as long as the guest had run. Another value before makes it a new time,
+        // to which further processors are synchronized.
+        let counter = self.msrs.iter().find(|it| is_first && it.index == TIME_STAMP_COUNTER);
+        let far = counter.map(|it| kvm_msr_entry { data: it.data.wrapping_add(FAR), ..*it });
+        self.msrs.splice(0..0, far);
+        in_parts(&self.msrs, |part| vcpu.set_msrs(part))?;
+        vcpu.set_vcpu_events(&self.events)
+    }
 }
 
 /// Reads the registers that exist. KVM lists some that a processor without their feature has not.
-fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
+fn read_msrs(vcpu: &VcpuFd, numbers: &[u32]) -> Result<Vec<kvm_msr_entry>, kvm_ioctls::Error> {
+    let entry = |index: &u32| kvm_msr_entry { index: *index, ..Default::default() };
+    let wanted: Vec<_> = numbers.iter().map(entry).collect();
     let mut entries = Vec::new();
-    let mut rest = numbers;
-    while !rest.is_empty() {
-        let part = &rest[..rest.len().min(MSRS_MAX)];
-        let wanted: Vec<_> = part
-            .iter()
-            .map(|index| kvm_msr_entry { index: *index, ..Default::default() })
-            .collect();
-        let mut list = Msrs::from_entries(&wanted)
-            .map_err(|error| Error::invalid("a list of registers", format!("{error:?}")))?;
-        let count = vcpu.get_msrs(&mut list).map_err(Error::kvm("read a processor's state"))?;
-        entries.extend(list.as_slice().iter().take(count));
-        // KVM stops at the first that does not exist.
-        let skipped = usize::from(count < part.len());
-        rest = &rest[count + skipped..];
-    }
+    in_parts(&wanted, |part| {
+        let count = vcpu.get_msrs(part)?;
+        entries.extend(part.as_slice().iter().take(count));
+        Ok(count)
+    })?;
     Ok(entries)
 }
 
-/// Sets the state that [`save`] wrote. The first processor of a machine comes first.
-pub(crate) fn restore(vcpu: &VcpuFd, from: &mut Reader<'_>, is_first: bool) -> Result<(), Error> {
-    let failed = || Error::kvm("set a processor's state");
-    vcpu.set_mp_state(get::<kvm_mp_state>(from)?).map_err(failed())?;
-    vcpu.set_regs(&get::<kvm_regs>(from)?).map_err(failed())?;
-    vcpu.set_sregs(&get::<kvm_sregs>(from)?).map_err(failed())?;
-    set_xsave(vcpu, &get::<kvm_xsave>(from)?).map_err(failed())?;
-    vcpu.set_xcrs(&get::<kvm_xcrs>(from)?).map_err(failed())?;
-    vcpu.set_debug_regs(&get::<kvm_debugregs>(from)?).map_err(failed())?;
-    let apic = get::<kvm_lapic_state>(from)?;
-    let events = get::<kvm_vcpu_events>(from)?;
-    let tsc_khz = from.u32()?;
-    if tsc_khz != 0 {
-        // A processor whose counter cannot be scaled has the frequency of the host, and the state
-        // then comes from a host of the same model.
-        let _is_scaled = vcpu.set_tsc_khz(tsc_khz).is_ok();
-    }
-    // The APIC comes before its deadline, which is one of the registers.
-    vcpu.set_lapic(&apic).map_err(failed())?;
-    let count = from.u32()? as usize;
-    let mut entries = Vec::new();
-    for _ in 0..count {
-        if entries.len() == MSRS_TOTAL_MAX {
-            return Err(from.invalid("it has too many registers"));
-        }
-        entries.push(get::<kvm_msr_entry>(from)?);
-    }
-    // Before Linux 6.7 KVM takes a counter that is less than a second away from that of a new
-    // processor for an attempt to synchronize both, and leaves it: the guest's clock would stand
-    // still for as long as the guest had run. Another value before makes it a new time, to which
-    // further processors are synchronized.
-    let counter = entries.iter().find(|entry| is_first && entry.index == TIME_STAMP_COUNTER);
-    let far = counter.map(|entry| kvm_msr_entry { data: entry.data.wrapping_add(FAR), ..*entry });
-    entries.splice(0..0, far);
-    let mut rest = &entries[..];
+/// Has `call` handle as many registers as KVM takes at once, until none is left. KVM stops at the
+/// first that does not exist or cannot be written, which is left out.
+fn in_parts(
+    entries: &[kvm_msr_entry],
+    mut call: impl FnMut(&mut Msrs) -> Result<usize, kvm_ioctls::Error>,
+) -> Result<(), kvm_ioctls::Error> {
+    let mut rest = entries;
     while !rest.is_empty() {
         let part = &rest[..rest.len().min(MSRS_MAX)];
-        let list = Msrs::from_entries(part)
-            .map_err(|error| Error::invalid("a list of registers", format!("{error:?}")))?;
-        let count = vcpu.set_msrs(&list).map_err(failed())?;
-        // KVM stops at the first that cannot be written, such as a read-only one.
-        let skipped = usize::from(count < part.len());
-        rest = &rest[count + skipped..];
+        let list = Msrs::from_entries(part);
+        let count = call(&mut list.map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?)?;
+        rest = &rest[count + usize::from(count < part.len())..];
     }
-    vcpu.set_vcpu_events(&events).map_err(failed())
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "the kernel reads as much as the processor's features need")]
@@ -185,15 +189,6 @@ fn set_xsave(vcpu: &VcpuFd, state: &kvm_xsave) -> Result<(), kvm_ioctls::Error> 
     // SAFETY: KVM_SET_XSAVE reads the 4,096 bytes of the structure, and more only if the process
     // has asked for features with larger state (arch_prctl), which this one never does.
     unsafe { vcpu.set_xsave(state) }
-}
-
-pub(crate) fn put<T: Plain>(out: &mut Writer, value: &T) {
-    out.raw(plain::bytes(value));
-}
-
-pub(crate) fn get<T: Plain>(from: &mut Reader<'_>) -> Result<T, Error> {
-    let bytes = from.raw(size_of::<T>())?;
-    plain::value(bytes).ok_or_else(|| from.invalid("a structure is cut"))
 }
 
 const TIME_STAMP_COUNTER: u32 = 0x10;
@@ -219,8 +214,6 @@ const DENIED_LEAVES: [u32; 10] =
     [0xf, 0x10, 0x12, 0x14, 0x1d, 0x1e, 0x8000_000a, 0x8000_001b, 0x8000_001f, 0x8000_0020];
 /// The largest number of registers that KVM reads or sets in one call.
 const MSRS_MAX: usize = 256;
-/// More registers than any KVM lists.
-const MSRS_TOTAL_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -42,16 +42,6 @@ impl Error {
         Self::Invalid { what, why: why.into() }
     }
 
-    /// Returns a function that adds `step` to an error of the operating system.
-    pub(crate) fn during<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Failed { step, source: source.into() }
-    }
-
-    /// Returns a function that adds `step` to an error of KVM.
-    pub(crate) fn kvm(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |source| Self::Failed { step, source: io::Error::from_raw_os_error(source.errno()) }
-    }
-
     /// Returns the error with its sources, for a message to another process.
     #[must_use]
     pub fn chain(&self) -> String {
@@ -63,5 +53,16 @@ impl Error {
             source = error.source();
         }
         text
+    }
+}
+
+/// Adds the step to an error of the operating system or of KVM.
+pub(crate) trait During<T> {
+    fn during(self, step: &'static str) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
+    fn during(self, step: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Failed { step, source: source.into() })
     }
 }

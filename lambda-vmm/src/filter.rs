@@ -11,7 +11,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use crate::Error;
+use crate::{During, Error};
 
 /// A kind of thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,30 +28,28 @@ pub(crate) fn apply(thread: Thread) -> Result<u16, Error> {
         Thread::Vcpu => (&VCPU[..], &VCPU_REQUESTS[..]),
         Thread::Devices => (&DEVICES[..], &DEVICES_REQUESTS[..]),
     };
-    let failed = |error: String| Error::Failed {
-        step: "restrict the system calls of a thread",
-        source: std::io::Error::other(error),
+    let restrict = || {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+            ALL.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
+        let with_argument = |value: &u64| {
+            let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)?;
+            SeccompRule::new(vec![is])
+        };
+        let requests = requests.iter().map(with_argument).collect::<Result<_, _>>()?;
+        rules.insert(libc::SYS_ioctl, requests);
+        if cfg!(debug_assertions) && thread == Thread::Devices {
+            // In such builds std checks each descriptor before it closes it.
+            rules.insert(libc::SYS_fcntl, vec![with_argument(&F_GETFD)?]);
+        }
+        let count = u16::try_from(rules.len()).unwrap_or(u16::MAX);
+        let (refuse, allow) = (SeccompAction::Trap, SeccompAction::Allow);
+        let program: BpfProgram =
+            SeccompFilter::new(rules, refuse, allow, TargetArch::x86_64)?.try_into()?;
+        seccompiler::apply_filter(&program)?;
+        Ok(count)
     };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALL.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
-    let with_argument = |value: &u64| {
-        let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value);
-        is.and_then(|condition| SeccompRule::new(vec![condition]))
-    };
-    let requests = requests.iter().map(with_argument).collect::<Result<Vec<_>, _>>();
-    rules.insert(libc::SYS_ioctl, requests.map_err(|error| failed(error.to_string()))?);
-    if cfg!(debug_assertions) && thread == Thread::Devices {
-        // In such builds std checks each descriptor before it closes it.
-        let check = with_argument(&F_GETFD).map_err(|error| failed(error.to_string()))?;
-        rules.insert(libc::SYS_fcntl, vec![check]);
-    }
-    let count = u16::try_from(rules.len()).unwrap_or(u16::MAX);
-    let (refuse, allow) = (SeccompAction::Trap, SeccompAction::Allow);
-    let filter = SeccompFilter::new(rules, refuse, allow, TargetArch::x86_64);
-    let program: Result<BpfProgram, _> = filter.and_then(TryInto::try_into);
-    let program = program.map_err(|error| failed(error.to_string()))?;
-    seccompiler::apply_filter(&program).map_err(|error| failed(error.to_string()))?;
-    Ok(count)
+    let restricted: Result<u16, seccompiler::Error> = restrict();
+    restricted.map_err(std::io::Error::other).during("restrict the system calls of a thread")
 }
 
 /// Locks, wake-ups of other threads, growth of the heap, and the end of the process. No thread may

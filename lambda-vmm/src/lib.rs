@@ -60,6 +60,7 @@ mod error;
 mod filter;
 #[cfg(fuzzing)]
 #[doc(hidden)]
+#[path = "testing/fuzzing.rs"]
 pub mod fuzzing;
 mod kernel;
 mod link;
@@ -88,6 +89,7 @@ mod readme {}
 
 pub use config::{Config, Disk, Network, Packets};
 pub use control::{Cause, Report, SystemCalls};
+use error::During;
 pub use error::Error;
 pub use service::serve;
 pub use vm::{Event, Prepared, Resources, Source, Vm, memory_file};

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socketpair,
 };
 
-use crate::Error;
+use crate::{During, Error};
 
 /// One end of a control socket.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Link {
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
         let kind = SockType::SeqPacket;
         socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(Error::during("make a control socket"))
+            .during("make a control socket")
     }
 
     /// Sends a message. With `waits`, waits until the other end has room.
@@ -43,14 +43,13 @@ impl Link {
         let control = if files.is_empty() { &[][..] } else { &rights[..] };
         let mut flags = MsgFlags::MSG_NOSIGNAL;
         flags.set(MsgFlags::MSG_DONTWAIT, !waits);
+        let parts = [IoSlice::new(message)];
         loop {
-            let parts = [IoSlice::new(message)];
-            return match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &parts, control, flags, None) {
-                Ok(_) => Ok(()),
-                Err(nix::Error::EINTR) => continue,
-                Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Err(Error::Closed),
-                Err(error) => Err(Error::during("send a control message")(error)),
-            };
+            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &parts, control, flags, None) {
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => return Err(Error::Closed),
+                other => return other.map(drop).during("send a control message"),
+            }
         }
     }
 
@@ -69,13 +68,11 @@ impl Link {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             let socket = self.0.as_raw_fd();
             let got = match recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut space), flags) {
-                Ok(got) => got,
                 Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
                 Err(nix::Error::ECONNRESET) => return Err(Error::Closed),
-                Err(error) => return Err(Error::during("receive a control message")(error)),
+                other => other.during("receive a control message")?,
             };
-            let failed = Error::during("receive descriptors");
-            for message in got.cmsgs().map_err(failed)? {
+            for message in got.cmsgs().during("receive descriptors")? {
                 if let ControlMessageOwned::ScmRights(list) = message {
                     files.extend(list.into_iter().map(owned));
                 }
@@ -98,9 +95,8 @@ impl Link {
         let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, time) {
-            Ok(count) => Ok(count > 0),
             Err(nix::Error::EINTR) => Ok(true),
-            Err(error) => Err(Error::during("wait for a control message")(error)),
+            other => Ok(other.during("wait for a control message")? > 0),
         }
     }
 }

@@ -1,17 +1,18 @@
 //! Guest memory: a file of the host's, mapped at the addresses where the guest finds it.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use nix::unistd::{Whence, lseek};
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, MmapRegion,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap,
+    MmapRegion,
 };
 
-use crate::Error;
+use crate::{During, Error};
 
 /// Guest memory as devices see it. A clone is another handle to the same memory.
 pub(crate) type Memory = GuestMemoryMmap<()>;
@@ -44,43 +45,32 @@ impl Ram {
     ///
     /// [`Error::Invalid`] if the file is shorter: an access past its end would end this process.
     pub(crate) fn map(file: OwnedFd, bytes: u64, mapping: Mapping) -> Result<Self, Error> {
-        let file = File::from(file);
-        let length = file.metadata().map_err(Error::during("read the memory file's length"))?.len();
+        let file = Arc::new(File::from(file));
+        let length = file.metadata().during("read the memory file's length")?.len();
         if length < bytes {
             return Err(Error::invalid("the memory file", format!("{length} of {bytes} bytes")));
         }
-        let file = Arc::new(file);
         let mode = match mapping {
             Mapping::Shared => libc::MAP_SHARED,
             Mapping::Private => libc::MAP_PRIVATE,
         };
-        let regions = ranges(bytes).map(|range| {
-            let failed = |error: String| Error::Failed {
-                step: "map the guest's memory",
-                source: std::io::Error::other(error),
-            };
-            let size = usize::try_from(range.length).map_err(|error| failed(error.to_string()))?;
+        let map = |range: Range| {
+            let size = usize::try_from(range.length).map_err(io::Error::other)?;
             let file = FileOffset::from_arc(Arc::clone(&file), range.offset);
             let rights = libc::PROT_READ | libc::PROT_WRITE;
-            let region = MmapRegion::build(Some(file), size, rights, libc::MAP_NORESERVE | mode)
-                .map_err(|error| failed(error.to_string()))?;
+            let region = MmapRegion::build(Some(file), size, rights, libc::MAP_NORESERVE | mode);
+            let region = region.map_err(io::Error::other)?;
             GuestRegionMmap::new(region, GuestAddress(range.start))
-                .ok_or_else(|| failed("the address range overflows".to_owned()))
-        });
-        let regions = regions.collect::<Result<Vec<_>, _>>()?;
-        let memory = Memory::from_regions(regions).map_err(|error| Error::Failed {
-            step: "map the guest's memory",
-            source: std::io::Error::other(error.to_string()),
-        })?;
+                .ok_or_else(|| io::Error::other("the address range overflows"))
+        };
+        let regions = ranges(bytes).map(map).collect::<Result<_, _>>();
+        let memory = regions.and_then(|all| Memory::from_regions(all).map_err(io::Error::other));
+        let memory = memory.during("map the guest's memory")?;
         Ok(Self { memory, file, mapping, bytes, overlays: Vec::new() })
     }
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    pub(crate) fn mapping(&self) -> Mapping {
-        self.mapping
     }
 
     /// Returns the length of the memory below the devices.
@@ -98,7 +88,7 @@ impl Ram {
         length: u64,
     ) -> Result<(), Error> {
         let failed = |why: &str| Error::invalid("the kernel", why);
-        let size = file.metadata().map_err(Error::during("read the kernel's length"))?.len();
+        let size = file.metadata().during("read the kernel's length")?.len();
         if offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(failed("it ends early"));
         }
@@ -115,7 +105,7 @@ impl Ram {
         let mapped =
             unsafe { libc::mmap(place.cast(), bytes, rights, flags, file.as_raw_fd(), start) };
         if mapped == libc::MAP_FAILED {
-            return Err(Error::during("map the kernel")(std::io::Error::last_os_error()));
+            return Err(io::Error::last_os_error()).during("map the kernel");
         }
         self.overlays.push((address, length));
         Ok(())
@@ -164,8 +154,7 @@ impl Ram {
             for (index, page) in part.chunks(PAGE_BYTES).enumerate() {
                 if page.iter().any(|byte| *byte != 0) {
                     let offset = range.offset + at + (index * PAGE_BYTES) as u64;
-                    let done = out.write_all_at(page, offset);
-                    done.map_err(Error::during("write the memory file"))?;
+                    out.write_all_at(page, offset).during("write the memory file")?;
                     written += page.len() as u64;
                 }
             }
@@ -233,18 +222,6 @@ pub(crate) fn ranges(bytes: u64) -> impl Iterator<Item = Range> {
     let high = bytes - low;
     let high = (high > 0).then_some(Range { start: 4 << 30, length: high, offset: low });
     std::iter::once(Range { start: 0, length: low, offset: 0 }).chain(high)
-}
-
-/// Returns the guest's memory regions with their host addresses, for KVM.
-pub(crate) fn host_ranges(memory: &Memory) -> Result<Vec<(Range, u64)>, Error> {
-    let address = |region: &GuestRegionMmap| {
-        let start = region.start_addr();
-        let host = memory
-            .get_host_address(start)
-            .map_err(|error| Error::invalid("the guest's memory", error.to_string()))?;
-        Ok((Range { start: start.0, length: region.len(), offset: 0 }, host as u64))
-    };
-    memory.iter().map(address).collect()
 }
 
 const LOW_BYTES_MAX: u64 = 3 << 30;

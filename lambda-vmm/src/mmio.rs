@@ -1,49 +1,29 @@
 //! The virtio-mmio transport, version 2 (virtio 1.2, section 4.2.2), as a state machine: registers,
 //! the status protocol, and the queues of one device.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::any::Any;
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK,
     VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_mmio::{
-    VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES,
-    VIRTIO_MMIO_DEVICE_FEATURES_SEL, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES,
-    VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS,
-    VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
-    VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NOTIFY,
-    VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY,
-    VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW,
-    VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
+    VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
+    VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL,
+    VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE,
+    VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH,
+    VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM,
+    VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL,
+    VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_STATUS,
+    VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
 };
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::{Queue, QueueState, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::Error;
 use crate::devices::{Device, Rings};
 use crate::memory::Memory;
-use crate::wire::{Reader, Writer};
-
-/// The interrupt line of a device.
-#[derive(Debug, Clone)]
-pub(crate) struct Interrupt {
-    status: Arc<AtomicU32>,
-    line: Arc<EventFd>,
-}
-
-impl Interrupt {
-    pub(crate) fn new(line: Arc<EventFd>) -> Self {
-        Self { status: Arc::default(), line }
-    }
-
-    fn raise(&self, reason: u32) {
-        self.status.fetch_or(reason, Ordering::SeqCst);
-        // The counter overflows after 2^64 - 2 writes that nobody reads.
-        drop(self.line.write(1));
-    }
-}
+use crate::wire::structures;
 
 /// What the writer of a register must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +42,10 @@ pub(crate) struct Transport {
     device: Box<dyn Device>,
     queues: Vec<Queue>,
     memory: Memory,
-    interrupt: Interrupt,
+    /// The line to the interrupt controller.
+    wire: EventFd,
+    /// The reasons of interrupts that the driver has not acknowledged.
+    interrupts: u32,
     status: u32,
     driver_features: u64,
     device_select: u32,
@@ -71,11 +54,36 @@ pub(crate) struct Transport {
     reset_pending: bool,
 }
 
+/// The saved state of a device's registers and queues.
+#[derive(Debug)]
+pub(crate) struct State {
+    kind: u32,
+    config: Vec<u8>,
+    status: u32,
+    interrupts: u32,
+    driver_features: u64,
+    device_select: u32,
+    driver_select: u32,
+    queue_select: u32,
+    queues: Vec<QueueState>,
+}
+
+structures! {
+    State {
+        kind, config, status, interrupts, driver_features, device_select, driver_select,
+        queue_select, queues,
+    }
+    QueueState {
+        max_size, next_avail, next_used, event_idx_enabled, size, ready, desc_table, avail_ring,
+        used_ring,
+    }
+}
+
 impl Transport {
     pub(crate) fn new(
         device: Box<dyn Device>,
         memory: Memory,
-        interrupt: Interrupt,
+        wire: EventFd,
     ) -> Result<Self, Error> {
         let queue = |size: &u16| {
             Queue::new(*size).map_err(|error| Error::invalid("a queue's size", error.to_string()))
@@ -85,7 +93,8 @@ impl Transport {
             device,
             queues,
             memory,
-            interrupt,
+            wire,
+            interrupts: 0,
             status: 0,
             driver_features: 0,
             device_select: 0,
@@ -115,10 +124,9 @@ impl Transport {
             VIRTIO_MMIO_DEVICE_FEATURES => half(self.device_features(), self.device_select),
             VIRTIO_MMIO_QUEUE_NUM_MAX => queue.map_or(0, |queue| u32::from(queue.max_size())),
             VIRTIO_MMIO_QUEUE_READY => queue.map_or(0, |queue| u32::from(queue.ready())),
-            VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt.status.load(Ordering::SeqCst),
+            VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupts,
             VIRTIO_MMIO_STATUS => self.status,
-            // The configuration of no device changes while it runs.
-            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            // VIRTIO_MMIO_CONFIG_GENERATION, too: no device's configuration changes.
             _ => 0,
         };
         *data = value.to_le_bytes();
@@ -147,9 +155,7 @@ impl Transport {
                     return Written::Notify(queue);
                 }
             }
-            VIRTIO_MMIO_INTERRUPT_ACK => {
-                self.interrupt.status.fetch_and(!value, Ordering::SeqCst);
-            }
+            VIRTIO_MMIO_INTERRUPT_ACK => self.interrupts &= !value,
             VIRTIO_MMIO_STATUS => return self.set_status(value),
             register => self.set_queue(register, value),
         }
@@ -182,12 +188,21 @@ impl Transport {
         }
     }
 
-    pub(crate) fn device_mut(&mut self) -> &mut dyn Device {
-        &mut *self.device
+    /// Returns the device, if it is of this type.
+    pub(crate) fn device_mut<T: Device>(&mut self) -> Option<&mut T> {
+        let device: &mut dyn Any = &mut *self.device;
+        device.downcast_mut()
     }
 
-    pub(crate) fn queue_count(&self) -> usize {
-        self.queues.len()
+    /// Returns the number of queues. No device has more than a few.
+    pub(crate) fn queue_count(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    fn interrupt(&mut self, reason: u32) {
+        self.interrupts |= reason;
+        // The counter overflows after 2^64 - 2 writes that nobody reads.
+        drop(self.wire.write(1));
     }
 
     fn serve(&mut self, work: impl FnOnce(&mut dyn Device, &mut Rings<'_>)) -> bool {
@@ -197,13 +212,13 @@ impl Transport {
         }
         let mut rings = Rings::new(&mut self.queues, &self.memory);
         work(&mut *self.device, &mut rings);
-        let done = rings.finish();
-        if done.is_broken {
+        let Rings { is_used, is_broken, is_left, .. } = rings;
+        if is_broken {
             self.fail();
-        } else if done.is_used {
-            self.interrupt.raise(USED);
+        } else if is_used {
+            self.interrupt(USED);
         }
-        done.is_left && !done.is_broken
+        is_left && !is_broken
     }
 
     fn has(&self, status: u32) -> bool {
@@ -221,7 +236,7 @@ impl Transport {
     /// Stops the device until the driver resets it (section 2.1.1).
     fn fail(&mut self) {
         self.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-        self.interrupt.raise(CONFIG_CHANGED);
+        self.interrupt(CONFIG_CHANGED);
     }
 
     fn set_status(&mut self, value: u32) -> Written {
@@ -230,7 +245,7 @@ impl Transport {
             self.driver_features = 0;
             self.queue_select = 0;
             self.status = 0;
-            self.interrupt.status.store(0, Ordering::SeqCst);
+            self.interrupts = 0;
             self.reset_pending = true;
             return Written::Reset;
         }
@@ -280,51 +295,48 @@ impl Transport {
         }
     }
 
-    /// Writes the state that a snapshot contains.
-    pub(crate) fn save(&mut self, out: &mut Writer) {
+    /// Returns the state that a snapshot contains.
+    pub(crate) fn save(&mut self) -> State {
         self.settle();
-        out.u32(self.device.kind()).u32(self.status);
-        out.u32(self.interrupt.status.load(Ordering::SeqCst)).u64(self.driver_features);
-        out.u32(self.device_select).u32(self.driver_select).u32(self.queue_select);
-        out.bytes(self.device.config());
-        for queue in &self.queues {
-            out.u16(queue.size()).u8(u8::from(queue.ready()));
-            out.u64(queue.desc_table()).u64(queue.avail_ring()).u64(queue.used_ring());
-            out.u16(queue.next_avail()).u16(queue.next_used());
+        State {
+            kind: self.device.kind(),
+            config: self.device.config().to_vec(),
+            status: self.status,
+            interrupts: self.interrupts,
+            driver_features: self.driver_features,
+            device_select: self.device_select,
+            driver_select: self.driver_select,
+            queue_select: self.queue_select,
+            queues: self.queues.iter().map(Queue::state).collect(),
         }
     }
 
     /// Takes the state over. The device itself starts anew.
-    pub(crate) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), Error> {
-        if from.u32()? != self.device.kind() {
-            return Err(from.invalid("a device is of another kind"));
+    pub(crate) fn restore(&mut self, saved: State) -> Result<(), Error> {
+        let refused = |why: &str| Err(Error::invalid("the snapshot", why));
+        if saved.kind != self.device.kind() {
+            return refused("a device is of another kind");
         }
-        self.status = from.u32()?;
-        self.interrupt.status.store(from.u32()?, Ordering::SeqCst);
-        self.driver_features = from.u64()?;
-        if self.driver_features & !self.device_features() != 0 {
-            return Err(from.invalid("a device offers less"));
+        if saved.driver_features & !self.device_features() != 0 {
+            return refused("a device offers less");
         }
-        self.device_select = from.u32()?;
-        self.driver_select = from.u32()?;
-        self.queue_select = from.u32()?;
-        if from.bytes(CONFIG_BYTES_MAX)? != self.device.config() {
-            return Err(from.invalid("a device has another configuration, such as a disk's size"));
+        if saved.config != self.device.config() || saved.queues.len() != self.queues.len() {
+            return refused("a device has another configuration, such as a disk's size");
         }
-        for queue in &mut self.queues {
-            let (size, is_ready) = (from.u16()?, from.u8()? == 1);
-            let (table, avail, used) = (from.u64()?, from.u64()?, from.u64()?);
-            queue.set_size(size);
-            queue.set_desc_table_address(Some(half(table, 0)), Some(half(table, 1)));
-            queue.set_avail_ring_address(Some(half(avail, 0)), Some(half(avail, 1)));
-            queue.set_used_ring_address(Some(half(used, 0)), Some(half(used, 1)));
-            queue.set_next_avail(from.u16()?);
-            queue.set_next_used(from.u16()?);
-            queue.set_ready(is_ready);
-            if is_ready && !queue.is_valid(&self.memory) {
-                return Err(from.invalid("a queue lies outside of the guest's memory"));
+        for (queue, state) in self.queues.iter_mut().zip(saved.queues) {
+            let is_same = state.max_size == queue.max_size();
+            let restored = Queue::try_from(state).ok().filter(|_| is_same);
+            match restored.filter(|it| !it.ready() || it.is_valid(&self.memory)) {
+                Some(restored) => *queue = restored,
+                None => return refused("a queue lies outside of the guest's memory"),
             }
         }
+        self.status = saved.status;
+        self.interrupts = saved.interrupts;
+        self.driver_features = saved.driver_features;
+        self.device_select = saved.device_select;
+        self.driver_select = saved.driver_select;
+        self.queue_select = saved.queue_select;
         if self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
             self.device.activate(self.driver_features);
         }
@@ -342,7 +354,6 @@ fn half(value: u64, select: u32) -> u32 {
     u32::try_from(bits & 0xffff_ffff).unwrap_or(0)
 }
 
-const CONFIG_BYTES_MAX: usize = 0xf00;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VENDOR: u32 = u32::from_le_bytes(*b"LMBD");
 /// Bits of the interrupt status.

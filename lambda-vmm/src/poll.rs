@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::Error;
+use crate::{During, Error};
 
 /// What a readiness event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +30,6 @@ pub(crate) enum Source {
     },
 }
 
-/// The events of a descriptor that someone waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interest {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-}
-
 /// The epoll descriptor that all devices share.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness(Arc<Epoll>);
@@ -51,28 +44,25 @@ pub(crate) struct Poll {
 impl Readiness {
     pub(crate) fn new() -> Result<Self, Error> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
-        Ok(Self(Arc::new(epoll.map_err(Error::during("create an epoll instance"))?)))
+        Ok(Self(Arc::new(epoll.during("create an epoll instance")?)))
     }
 
     /// Watches a descriptor for data until it is closed.
     pub(crate) fn add(&self, file: BorrowedFd<'_>, source: Source) -> Result<(), Error> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, source.number());
-        self.0.add(file, event).map_err(Error::during("watch a descriptor"))
+        self.0.add(file, event).during("watch a descriptor")
     }
 
     /// Appends the sources that are ready to `ready`. With `waits`, waits until there is one.
     pub(crate) fn wait(&self, ready: &mut Vec<Source>, waits: bool) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); 32];
         let timeout = if waits { EpollTimeout::NONE } else { EpollTimeout::ZERO };
-        match self.0.wait(&mut events, timeout) {
-            Ok(count) => {
-                let sources = events.iter().take(count);
-                ready.extend(sources.map(|event| Source::of_number(event.data())));
-                Ok(())
-            }
-            Err(nix::Error::EINTR) => Ok(()),
-            Err(error) => Err(Error::during("wait for descriptors")(error)),
-        }
+        let count = match self.0.wait(&mut events, timeout) {
+            Err(nix::Error::EINTR) => 0,
+            other => other.during("wait for descriptors")?,
+        };
+        ready.extend(events.iter().take(count).map(|event| Source::of_number(event.data())));
+        Ok(())
     }
 
     pub(crate) fn of_device(&self, device: u8) -> Poll {
@@ -83,19 +73,16 @@ impl Readiness {
 impl Poll {
     /// Changes the events that wake the device for a descriptor. A descriptor without interest is
     /// not watched at all: its end would otherwise wake the device again and again.
-    pub(crate) fn set(&self, file: impl AsFd, token: u32, from: Interest, to: Interest) {
+    pub(crate) fn set(&self, file: impl AsFd, token: u32, from: EpollFlags, to: EpollFlags) {
         if from == to {
             return;
         }
-        let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, to.read);
-        flags.set(EpollFlags::EPOLLOUT, to.write);
         let source = Source::Device { device: self.device, token };
-        let mut event = EpollEvent::new(flags, source.number());
+        let mut event = EpollEvent::new(to, source.number());
         let epoll = &self.readiness.0;
-        let done = if from == Interest::NONE {
+        let done = if from.is_empty() {
             epoll.add(file, event)
-        } else if to == Interest::NONE {
+        } else if to.is_empty() {
             epoll.delete(file)
         } else {
             epoll.modify(file, &mut event)
@@ -104,11 +91,6 @@ impl Poll {
         // The device then hears nothing of this descriptor until its interest changes.
         let _is_done = done.is_ok();
     }
-}
-
-impl Interest {
-    pub(crate) const NONE: Self = Self { read: false, write: false };
-    pub(crate) const READ: Self = Self { read: true, write: false };
 }
 
 impl Source {

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::Error;
+use crate::{During, Error};
 
 /// Prepares the process. Called before there are other threads.
 pub(crate) fn prepare() -> Result<(), Error> {
@@ -25,7 +25,7 @@ fn handle(signal: Signal, handler: SigHandler, flags: SaFlags) -> Result<(), Err
     let action = SigAction::new(handler, flags, SigSet::empty());
     // SAFETY: both handlers call only functions that are safe in signal handlers.
     let done = unsafe { sigaction(signal, &action) };
-    done.map(drop).map_err(Error::during("set a signal's handler"))
+    done.map(drop).during("set a signal's handler")
 }
 
 /// The signal's only effect is that a processor leaves the guest.

@@ -11,15 +11,16 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::Error;
+use crate::bus::Place;
 use crate::control::{Cause, Reply, Request, SystemCalls};
-use crate::devices::Offer;
+use crate::devices::{DiskDevice, Offer, Vsock};
 use crate::filter::{self, Thread};
 use crate::link::Link;
-use crate::machine::{Blank, Files, Machine, VSOCK};
+use crate::machine::{Blank, Machine, VSOCK};
 use crate::poll::{Readiness, Source};
-use crate::process;
+use crate::{During, Error, process};
 
 /// Runs the machine that the first message of the control socket describes. The calling process
 /// must have no other threads: it is restricted for ever, and ends with the machine.
@@ -67,7 +68,6 @@ fn start(link: &Arc<Link>) -> Result<Service, Error> {
     let (Request::Start { config, boot }, files) = next(link)? else {
         return Err(Error::invalid("the second request", "it does not start a machine"));
     };
-    let files = Files::sort(&config, files)?;
     let readiness = Readiness::new()?;
     let offers = Box::new(Streams(Arc::clone(link)));
     let machine = Machine::new(blank, config, boot, files, &readiness, offers)?;
@@ -114,7 +114,7 @@ fn spawn(machine: &Machine) -> Result<u16, Error> {
             }
         });
         // The thread runs as long as the process.
-        drop(thread.map_err(Error::during("start a processor's thread"))?);
+        drop(thread.during("start a processor's thread")?);
     }
     drop(restricted);
     let mut count = 0;
@@ -135,40 +135,38 @@ impl Service {
             left.extend(ready.drain(..));
             for _ in 0..left.len() {
                 let Some(source) = left.pop_front() else { break };
-                match source {
-                    Source::Control => self.control()?,
-                    Source::Attention => {
-                        // The counter may have been read already.
-                        drop(self.machine.attention.read());
-                        let places = self.machine.bus.places();
-                        places.iter().for_each(|place| place.transport().settle());
-                    }
-                    Source::Queue { device, queue } => {
-                        let Some(place) = self.machine.bus.places().get(usize::from(device)) else {
-                            continue;
-                        };
-                        if let Some(kick) = place.kicks().get(usize::from(queue)) {
-                            // Work that is left comes without a new notification.
-                            drop(kick.read());
-                        }
-                        if place.transport().notify(queue) && !left.contains(&source) {
-                            left.push_back(source);
-                        }
-                    }
-                    Source::Device { device, token } => {
-                        let Some(place) = self.machine.bus.places().get(usize::from(device)) else {
-                            continue;
-                        };
-                        if place.transport().ready(token) && !left.contains(&source) {
-                            left.push_back(source);
-                        }
-                    }
+                if self.serve(source)? && !left.contains(&source) {
+                    left.push_back(source);
                 }
             }
             if let Some(cause) = self.machine.gate.ended() {
                 return Ok(cause);
             }
         }
+    }
+
+    /// Does what a source has become ready for. Returns whether work is left.
+    fn serve(&self, source: Source) -> Result<bool, Error> {
+        let places = self.machine.bus.places();
+        let place = |device: u8| places.get(usize::from(device));
+        match source {
+            Source::Control => return self.control().map(|()| false),
+            Source::Attention => {
+                // The counter may have been read already.
+                drop(self.machine.attention.read());
+                places.iter().for_each(|place| place.transport().settle());
+            }
+            Source::Queue { device, queue } => {
+                // Work that is left comes without a new notification.
+                let kick = place(device).and_then(|it| it.kicks().get(usize::from(queue)));
+                drop(kick.map(EventFd::read));
+                return Ok(place(device).is_some_and(|it| it.transport().notify(queue)));
+            }
+            Source::Device { device, token } => {
+                return Ok(place(device).is_some_and(|it| it.transport().ready(token)));
+            }
+        }
+        Ok(false)
     }
 
     /// Handles a request. A request that cannot be carried out is answered, and the machine goes
@@ -211,14 +209,14 @@ impl Service {
                 let Ok([socket]) = <[OwnedFd; 1]>::try_from(files) else {
                     return refused("a connection takes one socket");
                 };
-                let Some(place) = machine.bus.places().get(usize::from(VSOCK)) else {
-                    return refused("there is no vsock device");
-                };
-                let mut transport = place.transport();
-                let vsock = transport.device_mut().as_vsock();
-                let token = vsock.and_then(|vsock| vsock.connect(port, socket));
-                let Some(token) = token else { return refused("there are too many streams") };
-                transport.ready(token);
+                let place = machine.bus.places().get(usize::from(VSOCK));
+                let connected = place.map(Place::transport).and_then(|mut transport| {
+                    let token = transport.device_mut::<Vsock>()?.connect(port, socket)?;
+                    Some(transport.ready(token))
+                });
+                if connected.is_none() {
+                    return refused("there are too many streams");
+                }
                 Reply::Connected
             }
             Request::Report => Reply::Report(machine.bus.report()),
@@ -227,10 +225,11 @@ impl Service {
                 let (image, None) = (files.next(), files.next()) else {
                     return refused("a slot takes one image");
                 };
-                let place = machine.disk(disk);
-                let mut transport = place.map(crate::bus::Place::transport);
-                let slot = transport.as_mut().and_then(|it| it.device_mut().as_disk());
-                if !slot.is_some_and(|slot| slot.attach(image.map(File::from))) {
+                let attached =
+                    machine.disk(disk).map(Place::transport).and_then(|mut transport| {
+                        Some(transport.device_mut::<DiskDevice>()?.attach(image.map(File::from)))
+                    });
+                if attached != Some(true) {
                     return refused("there is no such slot");
                 }
                 Reply::Attached

@@ -4,10 +4,58 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use crate::Error;
-use crate::wire::{Reader, Writer};
+use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2, kvm_irqchip};
 
-/// Returns the content of a state file.
+use crate::wire::{Reader, Wire, Writer, structures};
+use crate::{Config, During, Error, cpu, mmio};
+
+/// The state of a machine without its memory.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    pub(crate) config: Config,
+    /// See [`cpu::identity`].
+    pub(crate) identity: Vec<u8>,
+    pub(crate) features: Vec<kvm_cpuid_entry2>,
+    pub(crate) clock: kvm_clock_data,
+    /// Two 8259 and one I/O APIC.
+    pub(crate) chips: [kvm_irqchip; 3],
+    pub(crate) vcpus: Vec<cpu::State>,
+    pub(crate) devices: Vec<mmio::State>,
+}
+
+structures! {
+    Saved { config, identity, features, clock, chips, vcpus, devices }
+}
+
+impl Saved {
+    /// Returns the content of a state file.
+    pub(crate) fn seal(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        self.write(&mut out);
+        seal(&out.finish())
+    }
+
+    /// Reads a state file and checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if it is truncated, damaged, too long, or of another version.
+    pub(crate) fn open(file: &File) -> Result<Self, Error> {
+        let length = file.metadata().during("read the state file's length")?.len();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > FILE_BYTES_MAX {
+            return Err(Error::invalid("the snapshot", "it is longer than 16 MiB"));
+        }
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, 0).during("read the state file")?;
+        let mut from = Reader::new(unseal(&bytes)?, "the snapshot");
+        let saved = Self::read(&mut from)?;
+        from.end()?;
+        Ok(saved)
+    }
+}
+
+/// Adds magic number, version, length and checksum.
 pub(crate) fn seal(state: &[u8]) -> Vec<u8> {
     let mut out = Writer::default();
     out.raw(MAGIC).u32(VERSION).bytes(state);
@@ -17,23 +65,8 @@ pub(crate) fn seal(state: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads a state file and checks it.
-///
-/// # Errors
-///
-/// [`Error::Invalid`] if it is truncated, damaged, too long, or of another version.
-pub(crate) fn open(file: &File) -> Result<Vec<u8>, Error> {
-    let length = file.metadata().map_err(Error::during("read the state file's length"))?.len();
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if length > FILE_BYTES_MAX {
-        return Err(Error::invalid("the snapshot", "it is longer than 16 MiB"));
-    }
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).map_err(Error::during("read the state file"))?;
-    unseal(&bytes)
-}
-
-pub(crate) fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+/// Checks them, and returns the state between them.
+pub(crate) fn unseal(bytes: &[u8]) -> Result<&[u8], Error> {
     let mut from = Reader::new(bytes, "the snapshot");
     if from.raw(MAGIC.len())? != MAGIC {
         return Err(from.invalid("it is no state file"));
@@ -49,12 +82,12 @@ pub(crate) fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     if crc32fast::hash(&bytes[..bytes.len() - size_of::<u32>()]) != sum {
         return Err(from.invalid("its checksum is wrong"));
     }
-    Ok(state.to_vec())
+    Ok(state)
 }
 
 const MAGIC: &[u8; 8] = b"lambdavm";
 /// Raised with every change of what the file contains.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

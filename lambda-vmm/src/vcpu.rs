@@ -8,7 +8,6 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use nix::sys::signal::Signal;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::Error;
 use crate::bus::{Bus, Next};
 use crate::control::Cause;
 
@@ -178,7 +177,7 @@ fn step(vcpu: &mut VcpuFd, bus: &Bus, gate: &Gate) -> Option<Cause> {
                 }
             }
             Err(error) => {
-                return Some(Cause::Failed(Error::kvm("run a processor")(error).chain()));
+                return Some(Cause::Failed(format!("run a processor: {error}")));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::{Boot, Cause, Reply, Report, Request, SystemCalls};
 use crate::link::Link;
-use crate::{Config, Error};
+use crate::{Config, During, Error};
 
 /// The descriptors of a machine. The handles may be closed once the machine has been started.
 #[derive(Debug)]
@@ -112,11 +112,7 @@ impl Vm {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        let (reply, files) = self.message(Instant::now() + time)?;
-        match Self::to_event(reply, files) {
-            Ok(event) => Ok(event),
-            Err(reply) => Err(unexpected(&reply)),
-        }
+        self.message(Instant::now() + time)?.map_err(unexpected)
     }
 
     /// Stops all processors. Devices are served further.
@@ -154,13 +150,10 @@ impl Vm {
         memory: &File,
         time: Duration,
     ) -> Result<u64, Error> {
-        memory
-            .set_len(config.memory_bytes)
-            .map_err(Error::during("set the length of the memory file"))?;
-        self.link.send(&Request::Snapshot.bytes(), &[state.as_fd(), memory.as_fd()], true)?;
-        match self.answer(time)? {
+        memory.set_len(config.memory_bytes).during("set the length of the memory file")?;
+        match self.answer(&Request::Snapshot, &[state.as_fd(), memory.as_fd()], time)? {
             Reply::Saved { memory_bytes } => Ok(memory_bytes),
-            other => Err(unexpected(&other)),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -171,14 +164,11 @@ impl Vm {
     ///
     /// [`Error::Refused`] if there are too many streams; [`Error::Closed`], [`Error::TimedOut`].
     pub fn connect(&mut self, port: u32, time: Duration) -> Result<UnixStream, Error> {
-        let failed = || Error::during("make a stream");
-        let (ours, theirs) = UnixStream::pair().map_err(failed())?;
-        theirs.set_nonblocking(true).map_err(failed())?;
-        self.link.send(&Request::Connect { port }.bytes(), &[theirs.as_fd()], true)?;
-        match self.answer(time)? {
-            Reply::Connected => Ok(ours),
-            other => Err(unexpected(&other)),
-        }
+        let (ours, theirs) = UnixStream::pair().during("make a stream")?;
+        theirs.set_nonblocking(true).during("make a stream")?;
+        let request = Request::Connect { port };
+        self.ask(&request, &[theirs.as_fd()], time, &Reply::Connected)?;
+        Ok(ours)
     }
 
     /// Puts an image into the slot ([`Disk::Slot`](crate::Disk::Slot)) at this place among the
@@ -202,10 +192,9 @@ impl Vm {
     ///
     /// [`Error::Closed`], [`Error::TimedOut`].
     pub fn report(&mut self, time: Duration) -> Result<Report, Error> {
-        self.link.send(&Request::Report.bytes(), &[], true)?;
-        match self.answer(time)? {
+        match self.answer(&Request::Report, &[], time)? {
             Reply::Report(report) => Ok(report),
-            other => Err(unexpected(&other)),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -216,17 +205,21 @@ impl Vm {
         time: Duration,
         expected: &Reply,
     ) -> Result<(), Error> {
-        self.link.send(&request.bytes(), files, true)?;
-        let reply = self.answer(time)?;
-        if reply == *expected { Ok(()) } else { Err(unexpected(&reply)) }
+        let reply = self.answer(request, files, time)?;
+        if reply == *expected { Ok(()) } else { Err(unexpected(reply)) }
     }
 
-    /// Returns the answer to a request. Events that come before it are kept.
-    fn answer(&mut self, time: Duration) -> Result<Reply, Error> {
+    /// Sends a request and returns its answer. Events that come before it are kept.
+    fn answer(
+        &mut self,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+        time: Duration,
+    ) -> Result<Reply, Error> {
         let deadline = Instant::now() + time;
+        self.link.send(&request.bytes(), files, true)?;
         loop {
-            let (reply, files) = self.message(deadline)?;
-            match Self::to_event(reply, files) {
+            match self.message(deadline)? {
                 Ok(event) => {
                     let is_end = matches!(event, Event::Ended { .. });
                     // Streams beyond them end: the guest decides how many there are.
@@ -237,41 +230,31 @@ impl Vm {
                         return Err(Error::Closed);
                     }
                 }
-                Err(Reply::Refused { message }) => return Err(Error::Refused { message }),
+                Err(refused @ Reply::Refused { .. }) => return Err(unexpected(refused)),
                 Err(reply) => return Ok(reply),
             }
         }
     }
 
-    fn message(&self, deadline: Instant) -> Result<(Reply, Vec<OwnedFd>), Error> {
+    /// Waits for the next message: an event, or else a reply.
+    fn message(&self, deadline: Instant) -> Result<Result<Event, Reply>, Error> {
         loop {
             if let Some((bytes, files)) = self.link.receive()? {
-                return Ok((Reply::parse(&bytes)?, files));
+                return Ok(match (Reply::parse(&bytes)?, files.into_iter().next()) {
+                    (Reply::Stream { port }, Some(file)) => {
+                        let stream = UnixStream::from(file);
+                        // The other end does not block. This one belongs to the caller.
+                        stream.set_nonblocking(false).during("take a stream over")?;
+                        Ok(Event::Stream { port, stream })
+                    }
+                    (Reply::Ended { cause, report }, _) => Ok(Event::Ended { cause, report }),
+                    (reply, _) => Err(reply),
+                });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.link.wait(left)? {
                 return Err(Error::TimedOut);
             }
-        }
-    }
-
-    fn to_event(reply: Reply, files: Vec<OwnedFd>) -> Result<Event, Reply> {
-        match reply {
-            Reply::Stream { port } => {
-                let Some(file) = files.into_iter().next() else {
-                    return Err(Reply::Refused {
-                        message: "a stream came without a socket".into(),
-                    });
-                };
-                let stream = UnixStream::from(file);
-                // The other end does not block. This one belongs to the caller.
-                match stream.set_nonblocking(false) {
-                    Ok(()) => Ok(Event::Stream { port, stream }),
-                    Err(error) => Err(Reply::Refused { message: error.to_string() }),
-                }
-            }
-            Reply::Ended { cause, report } => Ok(Event::Ended { cause, report }),
-            other => Err(other),
         }
     }
 }
@@ -300,12 +283,10 @@ impl Prepared {
         files.extend(resources.network);
         let request = Request::Start { config: config.clone(), boot };
         let mut vm = self.0;
-        vm.link.send(&request.bytes(), &files, true)?;
-        match vm.answer(time)? {
-            Reply::Started { system_calls } => vm.system_calls = system_calls,
-            other => return Err(unexpected(&other)),
+        match vm.answer(&request, &files, time)? {
+            Reply::Started { system_calls } => Ok(Vm { system_calls, ..vm }),
+            other => Err(unexpected(other)),
         }
-        Ok(vm)
     }
 }
 
@@ -325,17 +306,16 @@ const EVENTS_MAX: usize = 64;
 ///
 /// The process has too many descriptors.
 pub fn memory_file(config: &Config) -> Result<File, Error> {
-    let failed = || Error::during("make the guest's memory file");
     let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
     let file = nix::sys::memfd::memfd_create(c"guest", flags);
-    let file = File::from(file.map_err(|error| failed()(std::io::Error::from(error)))?);
-    file.set_len(config.memory_bytes).map_err(failed())?;
+    let file = File::from(file.during("make the guest's memory file")?);
+    file.set_len(config.memory_bytes).during("make the guest's memory file")?;
     Ok(file)
 }
 
-fn unexpected(reply: &Reply) -> Error {
+fn unexpected(reply: Reply) -> Error {
     match reply {
-        Reply::Refused { message } => Error::Refused { message: message.clone() },
+        Reply::Refused { message } => Error::Refused { message },
         other => Error::invalid("a reply", format!("{other:?} was not asked for")),
     }
 }

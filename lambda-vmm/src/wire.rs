@@ -56,6 +56,7 @@ macro_rules! variants {
 
 pub(crate) use {structures, variants};
 
+/// Gives numbers their form, and methods of their names to [`Writer`] and [`Reader`].
 macro_rules! numbers {
     ($($kind:ident)*) => { $(
         impl Wire for $kind {
@@ -64,6 +65,19 @@ macro_rules! numbers {
             }
             fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
                 from.$kind()
+            }
+        }
+        impl Writer {
+            pub(crate) fn $kind(&mut self, value: $kind) -> &mut Self {
+                self.raw(&value.to_le_bytes())
+            }
+        }
+        impl Reader<'_> {
+            pub(crate) fn $kind(&mut self) -> Result<$kind, Error> {
+                let (part, rest) =
+                    self.rest.split_first_chunk().ok_or_else(|| self.truncated())?;
+                self.rest = rest;
+                Ok($kind::from_le_bytes(*part))
             }
         }
     )* };
@@ -97,13 +111,14 @@ impl Wire for String {
     }
 }
 
-impl<const N: usize> Wire for [u8; N] {
+impl<T: Wire, const N: usize> Wire for [T; N] {
     fn write(&self, out: &mut Writer) {
-        out.raw(self);
+        self.iter().for_each(|value| value.write(out));
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, Error> {
-        from.array()
+        let all: Vec<T> = (0..N).map(|_| T::read(from)).collect::<Result<_, _>>()?;
+        all.try_into().map_err(|_| from.truncated())
     }
 }
 
@@ -137,26 +152,6 @@ const TEXT_BYTES_MAX: usize = 4096;
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
-        self.0.push(value);
-        self
-    }
-
-    pub(crate) fn u16(&mut self, value: u16) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
     /// Appends fixed-size data, whose length the reader knows.
     pub(crate) fn raw(&mut self, value: &[u8]) -> &mut Self {
         self.0.extend(value);
@@ -193,28 +188,6 @@ impl<'a> Reader<'a> {
         let (part, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.truncated())?;
         self.rest = rest;
         Ok(part)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let (part, rest) = self.rest.split_first_chunk().ok_or_else(|| self.truncated())?;
-        self.rest = rest;
-        Ok(*part)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, Error> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Error> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, Error> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, Error> {
-        Ok(u64::from_le_bytes(self.array()?))
     }
 
     /// Takes a length and as many bytes, at most `max`.

@@ -8,10 +8,10 @@ mod machine;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lambda_vmm::{Cause, Config, Disk, Event, Resources, Source, memory_file};
+use lambda_vmm::{Cause, Config, Disk, Event, Network, Packets, Resources, Source, memory_file};
 use machine::{Machine, TIME, kvm, prepare, start};
 
 /// A guest whose first process has said hello.
@@ -271,8 +271,8 @@ fn broken_snapshots_are_refused_by_name() {
     assert!(attempt(&config, &cut, &memory).contains("it ends early"));
     let flipped = copy(|bytes| bytes[5000] ^= 1);
     assert!(attempt(&config, &flipped, &memory).contains("checksum"));
-    let newer = copy(|bytes| bytes[8] = 3);
-    assert!(attempt(&config, &newer, &memory).contains("version 3"));
+    let newer = copy(|bytes| bytes[8] = 9);
+    assert!(attempt(&config, &newer, &memory).contains("version 9"));
     let mut larger = config.clone();
     larger.memory_bytes += 4096;
     memory.set_len(larger.memory_bytes).unwrap();
@@ -385,6 +385,112 @@ fn a_guest_that_spins_is_paused_and_ended() {
     drop(guest.machine.vm);
     // The process ends when its control socket is closed.
     assert!(!process.0.wait().unwrap().success());
+}
+
+/// Idle machines with a kernel: clones of one snapshot, which all live at once.
+#[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+fn idle_clones_take_little() {
+    let Some(bed) = Bed::find("idle_clones_take_little") else { return };
+    let config = config();
+    let mut guest = bed.boot(&config);
+    guest.ask("ping");
+    let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    guest.machine.vm.pause(TIME).unwrap();
+    guest.machine.vm.snapshot(&config, &state, &memory, TIME).unwrap();
+    drop(guest);
+    let mut guests: Vec<Guest> =
+        (0..clones()).map(|_| bed.restore(&config, &state, &memory)).collect();
+    for guest in &mut guests {
+        assert!(guest.wake().starts_with("awake "));
+    }
+    // Timers of the start are over.
+    std::thread::sleep(Duration::from_secs(3));
+    let processes: Vec<u32> = guests.iter().map(|guest| guest.machine.process.0.id()).collect();
+    let exits = |guests: &mut [Guest]| {
+        guests.iter_mut().map(|it| it.machine.vm.report(TIME).unwrap().exits()).sum::<u64>()
+    };
+    let (before, exits_before) = (processor_time(&processes), exits(&mut guests));
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(10));
+    let (elapsed, spent) = (began.elapsed(), processor_time(&processes) - before);
+    let exits = exits(&mut guests) - exits_before;
+    let own: u64 = processes.iter().map(|process| private(*process)).sum();
+    let descriptors =
+        |process: &u32| std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    println!(
+        "measured: {} idle clones: {spent:?} of a processor and {exits} exits in {elapsed:?}, \
+         {} KiB of its own and {:?} descriptors each",
+        guests.len(),
+        own / guests.len() as u64,
+        processes.iter().map(descriptors).max(),
+    );
+    for guest in &mut guests {
+        assert_eq!(guest.ask("ping"), "pong");
+    }
+}
+
+/// Returns what all threads of the processes took of a processor.
+fn processor_time(processes: &[u32]) -> Duration {
+    let mut sum = Duration::ZERO;
+    for process in processes {
+        for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten() {
+            let figures = std::fs::read_to_string(thread.path().join("schedstat")).unwrap();
+            sum += Duration::from_nanos(figures.split(' ').next().unwrap().parse().unwrap());
+        }
+    }
+    sum
+}
+
+/// Returns how many KiB of a process no other one shares.
+fn private(process: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap();
+    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// The driver of a kernel asks for the host's address, and leaves checksums to the other end where
+/// it may.
+#[test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+fn a_kernel_exchanges_packets_with_its_host() {
+    let Some(bed) = Bed::find("a_kernel_exchanges_packets_with_its_host") else { return };
+    for (packets, header_bytes) in [(Packets::Ip, 0), (Packets::IpWithHeader, 10)] {
+        let mut config = config();
+        config.network = Some(Network::new([2, 0, 0, 0, 0, 9], packets));
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_read_timeout(Some(TIME)).unwrap();
+        let memory = memory_file(&config).unwrap();
+        let disks = [bed.root.as_fd()];
+        let (prepared, process) = prepare(&bed.kvm).unwrap();
+        let resources = Resources {
+            memory: memory.as_fd(),
+            boot: Source::Kernel(bed.kernel.as_fd()),
+            disks: &disks,
+            network: Some(theirs.as_fd()),
+        };
+        let vm = prepared.start(&config, &resources, TIME).unwrap();
+        let mut guest = Guest::of(Machine { vm, process });
+        writeln!(guest.stream.get_mut(), "udp hello").unwrap();
+        let mut frame = [0; 2000];
+        let length = ours.recv(&mut frame).unwrap();
+        let (header, packet) = frame[..length].split_at_mut(header_bytes);
+        if let Some(header) = header.first_chunk::<10>() {
+            assert_eq!(*header, [1, 0, 0, 0, 0, 0, 20, 0, 6, 0], "an unfinished checksum");
+        }
+        assert_eq!(
+            (&packet[12..20], &packet[28..]),
+            (&[10, 77, 0, 2, 10, 77, 0, 1][..], &b"hello"[..])
+        );
+        // Back to its sender, without a checksum of UDP.
+        packet[12..20].rotate_left(4);
+        packet[26..28].fill(0);
+        packet[28..].copy_from_slice(b"world");
+        header.fill(0);
+        ours.send(&frame[..length]).unwrap();
+        assert_eq!(guest.line(), "world", "{packets:?}");
+    }
 }
 
 /// Prints what the process of a machine has resident: guest memory, files, and the rest.

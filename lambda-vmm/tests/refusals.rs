@@ -241,7 +241,7 @@ fn broken_snapshots_are_refused_by_name_and_leave_no_process() {
     check(&changed, &memory, "its checksum is wrong");
     let mut newer = state.clone();
     newer[8] += 1;
-    check(&sealed(newer), &memory, "it has version 3, and this program reads 2");
+    check(&sealed(newer), &memory, "it has version 4, and this program reads 3");
     // The description of the processor follows the configuration: its length, and then its entries.
     // Memory, processors, address, command line, no disks, no network, three choices.
     let configuration = 8 + 1 + 4 + 4 + config.command_line.len() + 4 + 1 + 3;

@@ -9,6 +9,7 @@ mod guest;
 mod interface;
 mod kernel;
 mod leftovers;
+mod lines;
 mod machine;
 mod model;
 mod package;
@@ -30,6 +31,7 @@ usage: cargo xtask test [--all] [--long]
        cargo xtask guest [network]
        cargo xtask vm [TEST]
        cargo xtask kernel
+       cargo xtask lines CRATE
        cargo xtask fuzz SECONDS
        cargo xtask endpoints
 
@@ -47,6 +49,7 @@ guest     runs the demo in a QEMU guest with Debian's kernel (part of --long)
   network tests tunnels to the WireGuard of that kernel (part of --long)
 vm        boots microVMs in a QEMU guest with emulated virtualization, and checks their counts (a short
           form is part of test, the whole of --long)
+lines     counts a crate's lines of code, without tests, comments and blank lines
 kernel    builds the microVMs' kernel from Debian's source package: target/kernel/vmlinux
 fuzz      runs every fuzz target so many seconds (part of --long)
 endpoints writes the table of AWS's endpoints of aws-cred-chain anew, from botocore's data";
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             exit(guest::vm::check(root, tests.first().copied().unwrap_or_default()))
         }
         Some((&"kernel", [])) => exit(kernel::build(root)),
+        Some((&"lines", [name])) => exit(lines::print(root, name)),
         Some((&"endpoints", [])) => exit(endpoints::write(root)),
         Some((&"fuzz", [seconds])) if seconds.parse::<u32>().is_ok() => {
             exit(fuzz::check(root, seconds.parse().unwrap_or(1)))

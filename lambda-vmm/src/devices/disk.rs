@@ -1,4 +1,4 @@
-//! The block device (virtio 1.2, section 5.2), over an image that many machines map, over a file of
+//! The block device (virtio 1.2, section 5.2), over an image that many machines share, over a file of
 //! one machine, or over images that come and go while the machine runs.
 
 use std::fs::File;
@@ -7,15 +7,15 @@ use std::os::unix::fs::FileExt;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_queue::{Reader, Writer};
-use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
-use super::{Device, QUEUE_SIZE, Rings};
-use crate::Error;
+use super::{Chain, Device, QUEUE_SIZE, Rings};
+use crate::memory::Memory;
+use crate::{During, Error};
 
 /// A disk of the guest.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct DiskDevice {
 
 #[derive(Debug)]
 enum Store {
-    /// A read-only image, mapped shared. An empty file cannot be mapped.
-    Image(Option<MmapRegion<()>>),
+    /// A read-only image, which all machines read through the host's page cache.
+    Image(File),
     /// A file of this machine.
     Scratch(File),
     /// A read-only image that can be exchanged. Beyond its end, and without one, sectors are zeros.
@@ -37,22 +37,10 @@ enum Store {
 }
 
 impl DiskDevice {
-    /// A read-only disk. The file must not be truncated while the machine runs.
+    /// A read-only disk.
     pub(crate) fn image(file: File) -> Result<Self, Error> {
         let bytes = length(&file)?;
-        let failed = |error: String| Error::Failed {
-            step: "map a disk image",
-            source: io::Error::other(error),
-        };
-        let region = if bytes == 0 {
-            None
-        } else {
-            let size = usize::try_from(bytes).map_err(|error| failed(error.to_string()))?;
-            let file = Some(FileOffset::new(file, 0));
-            let region = MmapRegion::build(file, size, libc::PROT_READ, libc::MAP_SHARED);
-            Some(region.map_err(|error| failed(error.to_string()))?)
-        };
-        Ok(Self::new(Store::Image(region), bytes))
+        Ok(Self::new(Store::Image(file), bytes))
     }
 
     /// A disk of the file's present size, which the guest may write to.
@@ -83,6 +71,17 @@ impl DiskDevice {
         Self { store, bytes, config, buffer: vec![0; PIECE_BYTES] }
     }
 
+    /// Answers a request. Returns how many bytes were written, or `None` if the chain is broken.
+    fn answer(&mut self, chain: Chain<'_>, memory: &Memory) -> Option<usize> {
+        let mut request = chain.clone().reader(memory).ok()?;
+        let mut data = chain.writer(memory).ok()?;
+        // The last byte is the status.
+        let mut status = data.split_at(data.available_bytes().checked_sub(1)?).ok()?;
+        let code = self.serve(&mut request, &mut data);
+        status.write_all(&[u8::try_from(code).unwrap_or(u8::MAX)]).ok()?;
+        Some(data.bytes_written() + 1)
+    }
+
     /// Carries out one request and returns its status. `data` is the space for the answer.
     fn serve(&mut self, request: &mut Reader<'_, ()>, data: &mut Writer<'_, ()>) -> u32 {
         let mut header = [0; 16];
@@ -99,10 +98,6 @@ impl DiskDevice {
                 Store::Scratch(file) => file.sync_data().ok(),
                 Store::Image(_) | Store::Slot(_) => Some(()),
             },
-            VIRTIO_BLK_T_GET_ID => {
-                let id = &ID[..data.available_bytes().min(ID.len())];
-                data.write_all(id).ok()
-            }
             _ => return VIRTIO_BLK_S_UNSUPP,
         };
         if done.is_some() { VIRTIO_BLK_S_OK } else { VIRTIO_BLK_S_IOERR }
@@ -114,11 +109,7 @@ impl DiskDevice {
             let length = data.available_bytes().min(PIECE_BYTES);
             let piece = &mut self.buffer[..length];
             match &self.store {
-                Store::Image(region) => {
-                    let from = region.as_ref()?.get_slice(usize::try_from(at).ok()?, length);
-                    from.ok()?.copy_to(piece);
-                }
-                Store::Scratch(file) => file.read_exact_at(piece, at).ok()?,
+                Store::Image(file) | Store::Scratch(file) => file.read_exact_at(piece, at).ok()?,
                 Store::Slot(image) => read_or_zeros(image.as_ref(), piece, at).ok()?,
             }
             data.write_all(piece).ok()?;
@@ -168,33 +159,11 @@ impl Device for DiskDevice {
         &self.config
     }
 
-    fn as_disk(&mut self) -> Option<&mut DiskDevice> {
-        Some(self)
-    }
-
     fn notify(&mut self, _queue: usize, rings: &mut Rings<'_>) {
         while let Some(chain) = rings.next(0) {
             let head = chain.head_index();
-            let memory = rings.memory();
-            let parts = (chain.clone().reader(memory), chain.writer(memory));
-            let (Ok(mut request), Ok(mut data)) = parts else {
-                rings.give(0, head, 0);
-                continue;
-            };
-            // The last byte is the status.
-            let space = data.available_bytes();
-            let status = space.checked_sub(1).and_then(|at| data.split_at(at).ok());
-            let Some(mut status) = status else {
-                rings.give(0, head, 0);
-                continue;
-            };
-            let code = self.serve(&mut request, &mut data);
-            let code = u8::try_from(code).unwrap_or(u8::MAX);
-            let written = match status.write_all(&[code]) {
-                Ok(()) => u32::try_from(data.bytes_written() + 1).unwrap_or(0),
-                Err(_) => 0,
-            };
-            rings.give(0, head, written);
+            let written = self.answer(chain, rings.memory());
+            rings.give(0, head, written.and_then(|count| u32::try_from(count).ok()).unwrap_or(0));
         }
     }
 }
@@ -218,7 +187,7 @@ fn read_or_zeros(image: Option<&File>, piece: &mut [u8], mut at: u64) -> io::Res
 }
 
 fn length(file: &File) -> Result<u64, Error> {
-    Ok(file.metadata().map_err(Error::during("read a disk's length"))?.len())
+    Ok(file.metadata().during("read a disk's length")?.len())
 }
 
 const SECTOR_BYTES: u64 = 512;
@@ -231,4 +200,3 @@ const REQUEST_BYTES_MAX: u64 = 8 << 20;
 const SEGMENTS_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// 256 KiB.
 const BEST_SECTORS: u32 = 512;
-const ID: &[u8; 20] = b"lambda-vmm disk\0\0\0\0\0";

@@ -4,13 +4,10 @@ mod balloon;
 mod disk;
 #[expect(unsafe_code, reason = "getrandom writes to a buffer")]
 mod entropy;
-#[cfg(test)]
-mod hostile;
 mod network;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod steps;
-mod vsock;
+pub(crate) mod vsock;
 
+use std::any::Any;
 use std::fmt;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -19,14 +16,12 @@ pub(crate) use self::balloon::Balloon;
 pub(crate) use self::disk::DiskDevice;
 pub(crate) use self::entropy::{Entropy, from_kernel};
 pub(crate) use self::network::NetworkDevice;
-#[cfg(fuzzing)]
-pub(crate) use self::vsock::fuzz_streams;
 pub(crate) use self::vsock::{Offer, Vsock};
 use crate::memory::Memory;
 
 /// A device of the guest. All methods but `config`, `features`, `kind`, `queue_sizes` and
 /// `activate` are called by the thread of the devices alone.
-pub(crate) trait Device: Send + fmt::Debug {
+pub(crate) trait Device: Any + Send + fmt::Debug {
     /// The device type of the virtio specification (section 5).
     fn kind(&self) -> u32;
 
@@ -57,16 +52,6 @@ pub(crate) trait Device: Send + fmt::Debug {
 
     /// The driver has reset the device.
     fn reset(&mut self) {}
-
-    /// Returns the device as a vsock device, if it is one.
-    fn as_vsock(&mut self) -> Option<&mut Vsock> {
-        None
-    }
-
-    /// Returns the device as a disk, if it is one.
-    fn as_disk(&mut self) -> Option<&mut DiskDevice> {
-        None
-    }
 }
 
 /// A chain of descriptors that the driver has made available.
@@ -79,15 +64,9 @@ pub(crate) struct Rings<'a> {
     queues: &'a mut [Queue],
     memory: &'a Memory,
     budget: u32,
-    done: Done,
-}
-
-/// The result of a call.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Done {
     /// The driver must be interrupted.
     pub(crate) is_used: bool,
-    /// The driver broke the rules of a queue.
+    /// The driver broke the rules of a queue: the device stops until the driver resets it.
     pub(crate) is_broken: bool,
     /// The budget is used up.
     pub(crate) is_left: bool,
@@ -95,7 +74,8 @@ pub(crate) struct Done {
 
 impl<'a> Rings<'a> {
     pub(crate) fn new(queues: &'a mut [Queue], memory: &'a Memory) -> Self {
-        Self { queues, memory, budget: CHAINS_MAX, done: Done::default() }
+        let (is_used, is_broken, is_left) = (false, false, false);
+        Self { queues, memory, budget: CHAINS_MAX, is_used, is_broken, is_left }
     }
 
     pub(crate) fn memory(&self) -> &'a Memory {
@@ -105,16 +85,16 @@ impl<'a> Rings<'a> {
     /// Takes the next chain of a queue. Returns `None` if there is none, the budget is used up, or
     /// the queue is broken.
     pub(crate) fn next(&mut self, queue: usize) -> Option<Chain<'a>> {
-        if self.done.is_broken {
+        if self.is_broken {
             return None;
         }
         let queue = self.queues.get_mut(queue).filter(|queue| queue.ready())?;
         if self.budget == 0 {
-            self.done.is_left = true;
+            self.is_left = true;
             return None;
         }
         let Ok(mut chains) = queue.iter(self.memory) else {
-            self.done.is_broken = true;
+            self.is_broken = true;
             return None;
         };
         let chain = chains.next()?;
@@ -134,22 +114,13 @@ impl<'a> Rings<'a> {
     pub(crate) fn give(&mut self, queue: usize, head: u16, written: u32) {
         let Some(queue) = self.queues.get_mut(queue) else { return };
         match queue.add_used(self.memory, head, written) {
-            Ok(()) => self.done.is_used = true,
-            Err(_) => self.done.is_broken = true,
+            Ok(()) => self.is_used = true,
+            Err(_) => self.is_broken = true,
         }
-    }
-
-    /// Stops the device until the driver resets it.
-    pub(crate) fn fail(&mut self) {
-        self.done.is_broken = true;
-    }
-
-    pub(crate) fn finish(self) -> Done {
-        self.done
     }
 }
 
 /// The largest number of chains that one call serves.
-const CHAINS_MAX: u32 = 256;
+pub(crate) const CHAINS_MAX: u32 = 256;
 /// The size of queues.
 const QUEUE_SIZE: u16 = 128;

@@ -1,28 +1,24 @@
 //! The socket device (virtio 1.2, section 5.10) in user space. Each stream of the guest is one end
 //! of a socket pair. The other end belongs to the host's program.
 
-#[cfg(fuzzing)]
-mod fuzz;
-#[cfg(test)]
-mod model;
-mod packet;
-mod streams;
+pub(crate) mod packet;
+pub(crate) mod streams;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-#[cfg(fuzzing)]
-pub(crate) use self::fuzz::fuzz_streams;
 use self::packet::{HEADER_BYTES, Header, Key};
 use self::streams::{Action, Streams};
-use super::{Device, QUEUE_SIZE, Rings};
-use crate::poll::{Interest, Poll};
+use super::{Chain, Device, QUEUE_SIZE, Rings};
+use crate::memory::Memory;
+use crate::poll::Poll;
 
 /// Hands a new stream to the host's program.
 pub(crate) trait Offer: Send + fmt::Debug {
@@ -54,7 +50,7 @@ pub(crate) struct Vsock {
 struct Socket {
     file: File,
     token: u32,
-    interest: Interest,
+    interest: EpollFlags,
     is_shut_down: bool,
 }
 
@@ -91,7 +87,7 @@ impl Vsock {
         self.next_token = token.wrapping_add(1);
         self.keys.insert(token, key);
         let file = File::from(socket);
-        let socket = Socket { file, token, interest: Interest::NONE, is_shut_down: false };
+        let socket = Socket { file, token, interest: EpollFlags::empty(), is_shut_down: false };
         self.sockets.insert(key, socket);
         self.watch(key);
         token
@@ -100,7 +96,7 @@ impl Vsock {
     fn close(&mut self, key: Key) {
         if let Some(socket) = self.sockets.remove(&key) {
             self.keys.remove(&socket.token);
-            self.poll.set(socket.file.as_fd(), socket.token, socket.interest, Interest::NONE);
+            self.poll.set(socket.file.as_fd(), socket.token, socket.interest, EpollFlags::empty());
         }
     }
 
@@ -108,10 +104,9 @@ impl Vsock {
     /// for data of the guest.
     fn watch(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(&key) else { return };
-        let interest = Interest {
-            read: !self.is_starved && self.streams.credit(key) > 0,
-            write: !self.streams.data(key).is_empty(),
-        };
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, !self.is_starved && self.streams.credit(key) > 0);
+        interest.set(EpollFlags::EPOLLOUT, !self.streams.data(key).is_empty());
         self.poll.set(socket.file.as_fd(), socket.token, socket.interest, interest);
         socket.interest = interest;
     }
@@ -121,28 +116,26 @@ impl Vsock {
         while self.streams.has_room() {
             let Some(chain) = rings.next(TRANSMIT) else { return false };
             let head = chain.head_index();
-            if let Ok(mut reader) = chain.reader::<()>(rings.memory()) {
-                let mut header = [0; HEADER_BYTES];
-                if reader.read_exact(&mut header).is_ok() {
-                    let header = Header::parse(&header);
-                    let length = (header.length as usize).min(PACKET_BYTES_MAX + 1);
-                    // A packet with less data than its header says is dropped.
-                    if length <= PACKET_BYTES_MAX && length <= reader.available_bytes() {
-                        let data = &mut self.buffer[..length];
-                        if reader.read_exact(data).is_ok() {
-                            self.streams.handle(&header, data);
-                            self.act();
-                            self.watch(Key {
-                                host_port: header.target_port,
-                                guest_port: header.source_port,
-                            });
-                        }
-                    }
-                }
+            // A packet that is cut or too long is dropped.
+            if let Some((header, length)) = self.packet(chain, rings.memory()) {
+                self.streams.handle(&header, &self.buffer[..length]);
+                self.act();
+                self.watch(Key { host_port: header.target_port, guest_port: header.source_port });
             }
             rings.give(TRANSMIT, head, 0);
         }
         true
+    }
+
+    /// Reads a packet of the guest. Its data lies at the start of the buffer, with this length.
+    fn packet(&mut self, chain: Chain<'_>, memory: &Memory) -> Option<(Header, usize)> {
+        let mut reader = chain.reader::<()>(memory).ok()?;
+        let mut header = [0; HEADER_BYTES];
+        reader.read_exact(&mut header).ok()?;
+        let header = Header::parse(&header).ok()?;
+        let length = usize::try_from(header.length).ok().filter(|it| *it <= PACKET_BYTES_MAX)?;
+        reader.read_exact(&mut self.buffer[..length]).ok()?;
+        Some((header, length))
     }
 
     /// Carries out what the streams ask for.
@@ -219,7 +212,8 @@ impl Vsock {
             let space = writer.available_bytes();
             if space <= HEADER_BYTES {
                 // The driver gave a buffer that holds no packet.
-                return rings.fail();
+                rings.is_broken = true;
+                return;
             }
             let packet = match key {
                 None => self.streams.next_packet().map(|header| (header, 0)),
@@ -343,16 +337,13 @@ impl Device for Vsock {
     }
 
     fn reset(&mut self) {
-        let keys: BTreeSet<Key> = self.sockets.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.close(key));
+        while let Some(key) = self.sockets.keys().next().copied() {
+            self.close(key);
+        }
         self.streams.clear();
         self.readable.clear();
         self.is_starved = false;
         self.reset_due = false;
-    }
-
-    fn as_vsock(&mut self) -> Option<&mut Vsock> {
-        Some(self)
     }
 }
 

@@ -1,4 +1,7 @@
-//! The header of vsock packets (virtio 1.2, section 5.10.6), in its binary form.
+//! The header of vsock packets (virtio 1.2, section 5.10.6).
+
+use crate::Error;
+use crate::wire::{Reader, Wire, Writer, structures};
 
 /// The address of a stream: the host's port and the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -7,20 +10,8 @@ pub(crate) struct Key {
     pub(crate) guest_port: u32,
 }
 
-/// The operations of packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Request,
-    Response,
-    Reset,
-    Shutdown,
-    Data,
-    CreditUpdate,
-    CreditRequest,
-}
-
 /// A packet's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) source_cid: u64,
     pub(crate) target_cid: u64,
@@ -28,8 +19,7 @@ pub(crate) struct Header {
     pub(crate) target_port: u32,
     pub(crate) length: u32,
     pub(crate) kind: u16,
-    /// `None` for a number that no operation has.
-    pub(crate) operation: Option<Operation>,
+    pub(crate) operation: u16,
     pub(crate) flags: u32,
     /// The size of the sender's buffer for this stream.
     pub(crate) buffer_bytes: u32,
@@ -37,64 +27,34 @@ pub(crate) struct Header {
     pub(crate) forwarded: u32,
 }
 
+structures! {
+    Header {
+        source_cid, target_cid, source_port, target_port, length, kind, operation, flags,
+        buffer_bytes, forwarded,
+    }
+}
+
 impl Header {
-    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
-        let word = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        Self {
-            source_cid: long(0),
-            target_cid: long(8),
-            source_port: word(16),
-            target_port: word(20),
-            length: word(24),
-            kind: half(28),
-            operation: match half(30) {
-                1 => Some(Operation::Request),
-                2 => Some(Operation::Response),
-                3 => Some(Operation::Reset),
-                4 => Some(Operation::Shutdown),
-                5 => Some(Operation::Data),
-                6 => Some(Operation::CreditUpdate),
-                7 => Some(Operation::CreditRequest),
-                _ => None,
-            },
-            flags: word(32),
-            buffer_bytes: word(36),
-            forwarded: word(40),
-        }
+    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Error> {
+        Self::read(&mut Reader::new(bytes, "a packet"))
     }
 
-    pub(crate) fn bytes(&self) -> [u8; HEADER_BYTES] {
-        let operation: u16 = match self.operation {
-            None => 0,
-            Some(Operation::Request) => 1,
-            Some(Operation::Response) => 2,
-            Some(Operation::Reset) => 3,
-            Some(Operation::Shutdown) => 4,
-            Some(Operation::Data) => 5,
-            Some(Operation::CreditUpdate) => 6,
-            Some(Operation::CreditRequest) => 7,
-        };
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(&self.source_cid.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.target_cid.to_le_bytes());
-        let words = [
-            (16, self.source_port),
-            (20, self.target_port),
-            (24, self.length),
-            (28, u32::from(self.kind) | u32::from(operation) << 16),
-            (32, self.flags),
-            (36, self.buffer_bytes),
-            (40, self.forwarded),
-        ];
-        for (at, word) in words {
-            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        self.write(&mut out);
+        out.finish()
     }
+}
+
+/// The operations of packets.
+pub(crate) mod operation {
+    pub(crate) const REQUEST: u16 = 1;
+    pub(crate) const RESPONSE: u16 = 2;
+    pub(crate) const RESET: u16 = 3;
+    pub(crate) const SHUTDOWN: u16 = 4;
+    pub(crate) const DATA: u16 = 5;
+    pub(crate) const CREDIT_UPDATE: u16 = 6;
+    pub(crate) const CREDIT_REQUEST: u16 = 7;
 }
 
 /// The length of a header.
@@ -103,7 +63,7 @@ pub(crate) const HEADER_BYTES: usize = 44;
 pub(crate) const STREAM: u16 = 1;
 /// The host's address.
 pub(crate) const HOST_CID: u64 = 2;
-/// Flags of [`Operation::Shutdown`].
+/// Flags of [`operation::SHUTDOWN`].
 pub(crate) const RECEIVES_NO_MORE: u32 = 1;
 pub(crate) const SENDS_NO_MORE: u32 = 2;
 
@@ -115,13 +75,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_of_a_known_operation_survives(mut bytes: [u8; 32], rest: [u8; 12]) {
-            bytes[30] = bytes[30] % 7 + 1;
-            bytes[31] = 0;
+        fn a_header_survives_its_binary_form(first: [u8; 32], rest: [u8; 12]) {
             let mut all = [0; HEADER_BYTES];
-            all[..32].copy_from_slice(&bytes);
+            all[..32].copy_from_slice(&first);
             all[32..].copy_from_slice(&rest);
-            prop_assert_eq!(Header::parse(&all).bytes(), all);
+            prop_assert_eq!(Header::parse(&all).unwrap().bytes(), all);
         }
+    }
+
+    #[test]
+    fn fields_lie_where_the_specification_puts_them() {
+        let header = Header { length: 7, kind: STREAM, operation: 5, ..Header::default() };
+        let bytes = header.bytes();
+        assert_eq!(bytes.len(), HEADER_BYTES);
+        assert_eq!(bytes[24..32], [7, 0, 0, 0, 1, 0, 5, 0]);
     }
 }

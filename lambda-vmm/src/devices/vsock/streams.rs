@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::packet::{HOST_CID, Header, Key, Operation, RECEIVES_NO_MORE, SENDS_NO_MORE, STREAM};
+use super::packet::{HOST_CID, Header, Key, RECEIVES_NO_MORE, SENDS_NO_MORE, STREAM, operation};
 
 /// What the owner of the sockets must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) enum Action {
 }
 
 /// All streams of one guest.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Streams {
     cid: u64,
     streams: BTreeMap<Key, Stream>,
@@ -31,7 +31,7 @@ pub(crate) struct Streams {
     next_port: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
     phase: Phase,
     /// Received from the guest, not yet taken by the host.
@@ -54,9 +54,10 @@ struct Stream {
     wants_credit: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
     /// The guest asked, and the owner has not answered yet.
+    #[default]
     Offered,
     /// Accepted, and the guest has not been told yet.
     Accepted,
@@ -69,14 +70,7 @@ enum Phase {
 
 impl Streams {
     pub(crate) fn new(cid: u32) -> Self {
-        Self {
-            cid: u64::from(cid),
-            streams: BTreeMap::new(),
-            talking: BTreeSet::new(),
-            resets: VecDeque::new(),
-            actions: VecDeque::new(),
-            next_port: FIRST_HOST_PORT,
-        }
+        Self { cid: u64::from(cid), next_port: FIRST_HOST_PORT, ..Self::default() }
     }
 
     /// Returns whether a packet of the guest can be handled: its answer, if any, must fit in the
@@ -93,7 +87,7 @@ impl Streams {
             return self.reject(key, header);
         }
         let Some(stream) = self.streams.get_mut(&key) else {
-            if header.operation != Some(Operation::Request) || self.streams.len() >= STREAMS_MAX {
+            if header.operation != operation::REQUEST || self.streams.len() >= STREAMS_MAX {
                 return self.reject(key, header);
             }
             self.streams.insert(key, Stream::new(Phase::Offered, header));
@@ -103,11 +97,11 @@ impl Streams {
         stream.guest_forwarded = header.forwarded;
         let is_open = matches!(stream.phase, Phase::Open | Phase::Accepted);
         match header.operation {
-            Some(Operation::Response) if matches!(stream.phase, Phase::Requested { .. }) => {
+            operation::RESPONSE if matches!(stream.phase, Phase::Requested { .. }) => {
                 stream.phase = Phase::Open;
                 self.actions.push_back(Action::Opened(key));
             }
-            Some(Operation::Data) if is_open && !stream.guest_ended => {
+            operation::DATA if is_open && !stream.guest_ended => {
                 // The guest may not send more than the credit that it was given.
                 if data.len() > stream.room() {
                     return self.abort(key);
@@ -115,19 +109,19 @@ impl Streams {
                 stream.data.extend(data);
                 self.actions.push_back(Action::Deliver(key));
             }
-            Some(Operation::Shutdown) if is_open => {
+            operation::SHUTDOWN if is_open => {
                 stream.guest_deaf |= header.flags & RECEIVES_NO_MORE != 0;
                 if header.flags & SENDS_NO_MORE != 0 && !stream.guest_ended {
                     stream.guest_ended = true;
                     self.actions.push_back(Action::Deliver(key));
                 }
             }
-            Some(Operation::CreditUpdate) if is_open => {}
-            Some(Operation::CreditRequest) if is_open => {
+            operation::CREDIT_UPDATE if is_open => {}
+            operation::CREDIT_REQUEST if is_open => {
                 stream.wants_credit = true;
                 self.talking.insert(key);
             }
-            Some(Operation::Reset) => {
+            operation::RESET => {
                 self.talking.remove(&key);
                 self.streams.remove(&key);
                 self.actions.push_back(Action::Close(key));
@@ -168,7 +162,8 @@ impl Streams {
             self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_HOST_PORT);
             (!self.streams.contains_key(&key)).then_some(key)
         })?;
-        self.streams.insert(key, Stream::requested());
+        let phase = Phase::Requested { told: false };
+        self.streams.insert(key, Stream::new(phase, &Header::default()));
         self.talking.insert(key);
         Some(key)
     }
@@ -218,7 +213,7 @@ impl Streams {
     /// Returns the next packet without data for the guest.
     pub(crate) fn next_packet(&mut self) -> Option<Header> {
         if let Some(key) = self.resets.pop_front() {
-            return Some(self.header(key, Operation::Reset, 0, 0));
+            return Some(self.header(key, operation::RESET, 0, 0));
         }
         loop {
             let key = *self.talking.first()?;
@@ -226,13 +221,12 @@ impl Streams {
                 self.talking.remove(&key);
                 continue;
             };
-            let operation = stream.next_operation();
-            let Some(operation) = operation else {
+            let Some(operation) = stream.next_operation() else {
                 self.talking.remove(&key);
                 self.end_if_done(key);
                 continue;
             };
-            let flags = if operation == Operation::Shutdown { SENDS_NO_MORE } else { 0 };
+            let flags = if operation == operation::SHUTDOWN { SENDS_NO_MORE } else { 0 };
             return Some(self.header(key, operation, flags, 0));
         }
     }
@@ -242,15 +236,15 @@ impl Streams {
         if let Some(stream) = self.streams.get_mut(&key) {
             stream.sent = stream.sent.wrapping_add(length);
         }
-        self.header(key, Operation::Data, 0, length)
+        self.header(key, operation::DATA, 0, length)
     }
 
     /// Forgets all streams: the guest has reset the device. Their sockets are to be closed.
     pub(crate) fn clear(&mut self) {
-        *self = Self { cid: self.cid, next_port: self.next_port, ..Self::new(0) };
+        *self = Self { cid: self.cid, next_port: self.next_port, ..Self::default() };
     }
 
-    fn header(&mut self, key: Key, operation: Operation, flags: u32, length: u32) -> Header {
+    fn header(&mut self, key: Key, operation: u16, flags: u32, length: u32) -> Header {
         let forwarded = self.streams.get_mut(&key).map_or(0, |stream| {
             stream.announced = stream.forwarded;
             stream.wants_credit = false;
@@ -263,7 +257,7 @@ impl Streams {
             target_port: key.guest_port,
             length,
             kind: STREAM,
-            operation: Some(operation),
+            operation,
             flags,
             buffer_bytes: BUFFER_BYTES,
             forwarded,
@@ -272,7 +266,7 @@ impl Streams {
 
     /// A packet for no stream is answered by a reset, unless it is one.
     fn reject(&mut self, key: Key, header: &Header) {
-        if header.operation != Some(Operation::Reset) && self.has_room() {
+        if header.operation != operation::RESET && self.has_room() {
             self.resets.push_back(key);
         }
     }
@@ -299,23 +293,10 @@ impl Stream {
     fn new(phase: Phase, header: &Header) -> Self {
         Self {
             phase,
-            data: VecDeque::new(),
-            forwarded: 0,
-            announced: 0,
-            sent: 0,
             guest_buffer: header.buffer_bytes,
             guest_forwarded: header.forwarded,
-            guest_ended: false,
-            guest_deaf: false,
-            host_ended: false,
-            host_end_told: false,
-            wants_credit: false,
+            ..Self::default()
         }
-    }
-
-    fn requested() -> Self {
-        let no_credit = Header::parse(&[0; super::packet::HEADER_BYTES]);
-        Self::new(Phase::Requested { told: false }, &no_credit)
     }
 
     /// Returns how many bytes the guest may still send.
@@ -332,21 +313,21 @@ impl Stream {
         self.guest_buffer.saturating_sub(in_flight) as usize
     }
 
-    fn next_operation(&mut self) -> Option<Operation> {
+    fn next_operation(&mut self) -> Option<u16> {
         match self.phase {
             Phase::Accepted => {
                 self.phase = Phase::Open;
-                Some(Operation::Response)
+                Some(operation::RESPONSE)
             }
             Phase::Requested { told: false } => {
                 self.phase = Phase::Requested { told: true };
-                Some(Operation::Request)
+                Some(operation::REQUEST)
             }
             Phase::Open if self.host_ended && !self.host_end_told => {
                 self.host_end_told = true;
-                Some(Operation::Shutdown)
+                Some(operation::SHUTDOWN)
             }
-            Phase::Open if self.wants_credit => Some(Operation::CreditUpdate),
+            Phase::Open if self.wants_credit => Some(operation::CREDIT_UPDATE),
             _ => None,
         }
     }

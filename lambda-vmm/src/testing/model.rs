@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::packet::*;
-use super::streams::*;
+use crate::devices::vsock::packet::*;
+use crate::devices::vsock::streams::*;
 
 /// What happens next between a good guest and a good host.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ struct World {
 }
 
 impl World {
-    fn packet(&mut self, guest_port: u32, operation: Operation, flags: u32, data: &[u8]) {
+    fn packet(&mut self, guest_port: u32, operation: u16, flags: u32, data: &[u8]) {
         let side = self.sides.entry(guest_port).or_default();
         let host_port = side.key.map_or(guest_port, |key| key.host_port);
         let header = Header {
@@ -63,7 +63,7 @@ impl World {
             target_port: host_port,
             length: u32::try_from(data.len()).unwrap(),
             kind: STREAM,
-            operation: Some(operation),
+            operation,
             flags,
             buffer_bytes: GUEST_BUFFER,
             forwarded: side.guest_taken,
@@ -106,23 +106,24 @@ impl World {
         let port = header.target_port;
         let side = self.sides.get_mut(&port).unwrap();
         side.host_forwarded = header.forwarded;
-        match header.operation.unwrap() {
-            Operation::Response => side.guest_open = true,
-            Operation::Request => {
+        match header.operation {
+            operation::RESPONSE => side.guest_open = true,
+            operation::REQUEST => {
                 side.guest_open = true;
-                self.packet(port, Operation::Response, 0, &[]);
+                self.packet(port, operation::RESPONSE, 0, &[]);
             }
-            Operation::Data => {
+            operation::DATA => {
                 side.guest_received = side.guest_received.wrapping_add(header.length);
                 let kept = side.guest_received - side.guest_taken;
                 assert!(kept <= GUEST_BUFFER, "the guest's buffer overflows: {kept}");
             }
-            Operation::Reset => {
+            operation::RESET => {
                 side.guest_open = false;
                 side.closed = true;
             }
-            Operation::Shutdown => assert!(side.host_ended),
-            Operation::CreditUpdate | Operation::CreditRequest => {}
+            operation::SHUTDOWN => assert!(side.host_ended),
+            operation::CREDIT_UPDATE | operation::CREDIT_REQUEST => {}
+            other => panic!("{other}"),
         }
     }
 
@@ -130,7 +131,7 @@ impl World {
         match *event {
             Event::GuestConnects(port) => {
                 if !self.sides.contains_key(&port) {
-                    self.packet(port, Operation::Request, 0, &[]);
+                    self.packet(port, operation::REQUEST, 0, &[]);
                 }
             }
             Event::GuestSends(port, count) => {
@@ -142,7 +143,7 @@ impl World {
                 let count = u32::try_from(count).unwrap().min(credit).min(65_536);
                 let data: Vec<u8> = (side.guest_sent..side.guest_sent + count).map(byte).collect();
                 side.guest_sent += count;
-                self.packet(port, Operation::Data, 0, &data);
+                self.packet(port, operation::DATA, 0, &data);
                 assert!(!self.sides[&port].closed, "a good guest is not cut off");
             }
             Event::GuestTakes(port, count) => {
@@ -150,19 +151,19 @@ impl World {
                 let kept = side.guest_received - side.guest_taken;
                 side.guest_taken += u32::try_from(count).unwrap().min(kept);
                 if side.guest_open && !side.closed {
-                    self.packet(port, Operation::CreditUpdate, 0, &[]);
+                    self.packet(port, operation::CREDIT_UPDATE, 0, &[]);
                 }
             }
             Event::GuestEnds(port) => {
                 let Some(side) = self.sides.get_mut(&port) else { return };
                 if side.guest_open && !side.closed {
                     side.guest_ended = true;
-                    self.packet(port, Operation::Shutdown, SENDS_NO_MORE, &[]);
+                    self.packet(port, operation::SHUTDOWN, SENDS_NO_MORE, &[]);
                 }
             }
             Event::GuestResets(port) => {
                 if self.sides.get(&port).is_some_and(|side| side.guest_open && !side.closed) {
-                    self.packet(port, Operation::Reset, 0, &[]);
+                    self.packet(port, operation::RESET, 0, &[]);
                     assert!(self.sides[&port].closed);
                 }
             }
@@ -294,8 +295,6 @@ proptest! {
                 prop_assert!(streams.is_talking());
                 while streams.next_packet().is_some() {}
             }
-            let mut bytes = [0; HEADER_BYTES];
-            bytes[30..32].copy_from_slice(&operation.to_le_bytes());
             let header = Header {
                 source_cid: 3,
                 target_cid: HOST_CID,
@@ -303,10 +302,10 @@ proptest! {
                 target_port: host_port,
                 length: u32::try_from(length).unwrap(),
                 kind: STREAM,
+                operation,
                 flags,
                 buffer_bytes,
                 forwarded,
-                ..Header::parse(&bytes)
             };
             streams.handle(&header, &vec![0; length]);
             let key = Key { host_port, guest_port };
@@ -329,18 +328,14 @@ proptest! {
 #[test]
 fn a_guest_has_at_most_1024_streams() {
     let mut streams = Streams::new(3);
-    let request = |port| {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[30] = 1;
-        let header = Header::parse(&bytes);
-        Header {
-            source_cid: 3,
-            target_cid: HOST_CID,
-            source_port: port,
-            target_port: 1,
-            kind: STREAM,
-            ..header
-        }
+    let request = |port| Header {
+        source_cid: 3,
+        target_cid: HOST_CID,
+        source_port: port,
+        target_port: 1,
+        kind: STREAM,
+        operation: operation::REQUEST,
+        ..Header::default()
     };
     for port in 0..2000 {
         if streams.has_room() {

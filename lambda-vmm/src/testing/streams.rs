@@ -1,10 +1,10 @@
 //! Packets of a guest and acts of the host, from bytes, for fuzzing. It exists in such builds alone.
 
-use super::packet::{HEADER_BYTES, HOST_CID, Header, Key, STREAM};
-use super::streams::{Action, BUFFER_BYTES, Streams};
+use crate::devices::vsock::packet::{HOST_CID, Header, Key, STREAM};
+use crate::devices::vsock::streams::{Action, BUFFER_BYTES, Streams};
 
 /// Carries out the acts that the bytes are, and checks the bounds after each.
-pub(crate) fn fuzz_streams(bytes: &[u8]) {
+pub(crate) fn act(bytes: &[u8]) {
     let mut streams = Streams::new(3);
     for act in bytes.chunks(8) {
         let mut act = act.to_vec();
@@ -20,8 +20,6 @@ pub(crate) fn fuzz_streams(bytes: &[u8]) {
                     assert!(streams.is_talking(), "what waits can be sent");
                     while streams.next_packet().is_some() {}
                 }
-                let mut header = [0; HEADER_BYTES];
-                header[30] = operation % 9;
                 let header = Header {
                     source_cid: 3 + u64::from(kind == 0xff),
                     target_cid: HOST_CID,
@@ -29,10 +27,10 @@ pub(crate) fn fuzz_streams(bytes: &[u8]) {
                     target_port: key.host_port,
                     length: u32::try_from(length).unwrap_or_default(),
                     kind: STREAM + u16::from(kind == 0xfe),
+                    operation: u16::from(operation % 9),
                     flags: u32::from(flags),
                     buffer_bytes: u32::from(buffer) << 12,
                     forwarded: u32::from(forwarded) << 8,
-                    ..Header::parse(&header)
                 };
                 streams.handle(&header, &vec![0; length]);
             }

@@ -7,20 +7,19 @@ use std::os::unix::net::UnixDatagram;
 
 use crate::config::{Network, Packets};
 use crate::control::{Reply, Request};
-use crate::devices::steps::{Step, carry_out};
-use crate::devices::{
-    Balloon, Device, DiskDevice, Entropy, NetworkDevice, Offer, Vsock, fuzz_streams,
-};
-use crate::memory::Ram;
+use crate::devices::{Balloon, Device, DiskDevice, Entropy, NetworkDevice, Offer, Vsock};
+use crate::memory::Mapping;
 use crate::poll::Readiness;
+use crate::testing::steps::{Step, carry_out};
+use crate::testing::streams::act;
 use crate::testing::{Driver, memory_file};
 use crate::wire::{Reader, Wire};
-use crate::{Config, snapshot};
+use crate::{Config, mmio, snapshot};
 
 /// Steps of a driver with one of the devices, by the first byte.
 pub fn device(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    let mut driver = Driver::new(|ram| make(*kind, ram));
+    let mut driver = Driver::new(make(*kind));
     for step in Step::all_of(bytes) {
         carry_out(&mut driver, step);
     }
@@ -38,20 +37,26 @@ pub fn message(bytes: &[u8]) {
     }
 }
 
+/// Packets of a guest, and acts of the host.
+pub fn streams(bytes: &[u8]) {
+    act(bytes);
+}
+
 /// The state of a device by the first byte, behind a configuration, in a file with a good checksum.
 /// A device that takes its state goes on with the memory that the rest of the bytes is.
 pub fn snapshot(bytes: &[u8]) {
     drop(snapshot::unseal(bytes));
+    drop(snapshot::Saved::read(&mut Reader::new(bytes, "the snapshot")));
     let Some((kind, bytes)) = bytes.split_first() else { return };
     assert_eq!(snapshot::unseal(&snapshot::seal(bytes)).unwrap(), bytes);
     let mut from = Reader::new(bytes, "the snapshot");
     drop(Config::read(&mut from));
-    let mut driver = Driver::new(|ram| make(*kind, ram));
+    let mut driver = Driver::new(make(*kind));
     let mut from = Reader::new(bytes, "the snapshot");
-    if driver.transport.restore(&mut from).is_ok() {
+    let restored = mmio::State::read(&mut from).and_then(|it| driver.transport.restore(it));
+    if restored.is_ok() {
         driver.transport.resume();
-        let count = u16::try_from(driver.transport.queue_count()).unwrap();
-        for queue in 0..count {
+        for queue in 0..driver.transport.queue_count() {
             driver.transport.notify(queue);
         }
     }
@@ -59,12 +64,7 @@ pub fn snapshot(bytes: &[u8]) {
     assert_eq!(driver.read(0x70), 15, "it serves a good driver");
 }
 
-/// Packets of a guest, and acts of the host.
-pub fn streams(bytes: &[u8]) {
-    fuzz_streams(bytes);
-}
-
-fn make(kind: u8, ram: &Ram) -> Box<dyn Device> {
+fn make(kind: u8) -> Box<dyn Device> {
     let poll = Readiness::new().unwrap().of_device(0);
     match kind % 7 {
         0 => Box::new(DiskDevice::image(memory_file(4096)).unwrap()),
@@ -74,11 +74,15 @@ fn make(kind: u8, ram: &Ram) -> Box<dyn Device> {
             bytes.fill(9);
             true
         })),
-        4 => Box::new(Balloon::new(ram.mapping())),
+        4 => Box::new(Balloon::new(Mapping::Shared)),
         5 => {
             let (ours, _theirs) = UnixDatagram::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            let packets = if kind & 0x80 == 0 { Packets::Ip } else { Packets::Ethernet };
+            let packets = match kind >> 6 {
+                0 => Packets::Ip,
+                1 => Packets::Ethernet,
+                _ => Packets::IpWithHeader,
+            };
             let network = Network::new([2, 0, 0, 0, 0, 9], packets);
             Box::new(NetworkDevice::new(network, File::from(OwnedFd::from(ours)), poll))
         }

@@ -1,6 +1,6 @@
 //! Steps of a driver that breaks the rules, for property tests and fuzzing.
 
-use crate::testing::{Driver, MEMORY_BYTES, RINGS};
+use super::{Driver, MEMORY_BYTES, RINGS};
 
 /// One step of a hostile driver.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ pub(crate) fn carry_out(driver: &mut Driver, step: Step) {
             put(driver, at, &index.to_le_bytes());
         }
         Step::Notify(queue) => {
-            if usize::from(queue) < driver.transport.queue_count() {
+            if queue < driver.transport.queue_count() {
                 driver.transport.notify(queue);
             }
         }

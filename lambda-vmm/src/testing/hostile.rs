@@ -7,12 +7,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use proptest::prelude::*;
+use virtio_queue::{Queue, QueueT};
 
 use super::steps::{Step, carry_out};
-use super::*;
+use super::{BUFFERS, Driver, MEMORY_BYTES, RINGS, SIZE};
 use crate::config::{Network, Packets};
+use crate::devices::{
+    Balloon, CHAINS_MAX, DiskDevice, Entropy, NetworkDevice, Offer, Rings, Vsock,
+};
+use crate::memory::Mapping;
 use crate::poll::Readiness;
-use crate::testing::{BUFFERS, Driver, MEMORY_BYTES, RINGS, SIZE};
 
 fn step() -> impl Strategy<Value = Step> {
     let address = prop_oneof![
@@ -111,7 +115,7 @@ proptest! {
 
     #[test]
     fn a_read_only_disk_survives(steps in steps()) {
-        let driver = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+        let driver = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
         survives(driver, steps, |driver| {
             let (status, data) = read_sector(driver, 1);
             assert_eq!(status, 0);
@@ -123,7 +127,7 @@ proptest! {
     fn a_writable_disk_survives_and_keeps_its_size(steps in steps()) {
         let file = image(4096);
         let kept = file.try_clone().unwrap();
-        let driver = Driver::new(|_| Box::new(DiskDevice::scratch(file).unwrap()));
+        let driver = Driver::new(Box::new(DiskDevice::scratch(file).unwrap()));
         survives(driver, steps, |driver| {
             assert_eq!(write_sector(driver, 2, &[7; 512]), 0);
             assert_eq!(read_sector(driver, 2), (0, vec![7; 512]));
@@ -133,11 +137,9 @@ proptest! {
 
     #[test]
     fn a_slot_survives(steps in steps(), is_filled: bool) {
-        let driver = Driver::new(|_| {
-            let mut slot = DiskDevice::slot();
-            assert!(slot.attach(is_filled.then(|| image(4000))));
-            Box::new(slot)
-        });
+        let mut slot = DiskDevice::slot();
+        assert!(slot.attach(is_filled.then(|| image(4000))));
+        let driver = Driver::new(Box::new(slot));
         survives(driver, steps, |driver| {
             let (status, data) = read_sector(driver, 7);
             assert_eq!(status, 0);
@@ -149,7 +151,7 @@ proptest! {
     #[test]
     fn entropy_survives(steps in steps()) {
         let fill = |bytes: &mut [u8]| { bytes.fill(9); true };
-        survives(Driver::new(|_| Box::new(Entropy::new(fill))), steps, |driver| {
+        survives(Driver::new(Box::new(Entropy::new(fill))), steps, |driver| {
             driver.put(BUFFERS, &[0; 64]);
             driver.add(0, &[(BUFFERS, 32, true)]);
             driver.transport.notify(0);
@@ -160,7 +162,7 @@ proptest! {
 
     #[test]
     fn free_page_reporting_survives_and_frees_reported_pages_alone(steps in steps()) {
-        let driver = Driver::new(|ram| Box::new(Balloon::new(ram.mapping())));
+        let driver = Driver::new(Box::new(Balloon::new(Mapping::Shared)));
         survives(driver, steps, |driver| {
             driver.put(BUFFERS, &[1; 3 * 4096]);
             driver.add(2, &[(BUFFERS + 4096, 4096, true)]);
@@ -172,32 +174,43 @@ proptest! {
     }
 
     #[test]
-    fn a_network_survives(steps in steps(), is_ip: bool) {
+    fn a_network_survives(steps in steps(), kind in 0..3_usize) {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let packets = if is_ip { Packets::Ip } else { Packets::Ethernet };
+        let packets = [Packets::Ethernet, Packets::Ip, Packets::IpWithHeader][kind];
         let network = Network::new([2, 0, 0, 0, 0, 9], packets);
         let poll = Readiness::new().unwrap().of_device(0);
         let file = File::from(OwnedFd::from(theirs));
-        let driver = Driver::new(|_| Box::new(NetworkDevice::new(network, file, poll)));
+        let driver = Driver::new(Box::new(NetworkDevice::new(network, file, poll)));
         survives(driver, steps, |driver| {
             let mut buffer = [0; 2048];
             while ours.recv(&mut buffer).is_ok() {}
-            let mut frame = vec![0; 12 + 12];
+            // A checksum that starts at byte 34 of the frame, and an IPv4 packet.
+            let header = [1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0];
+            let mut frame = header.to_vec();
+            frame.extend([0; 12]);
             frame.extend([8, 0, 0x45, 1, 2, 3]);
+            let expected = match packets {
+                Packets::Ethernet => frame[12..].to_vec(),
+                Packets::Ip => frame[26..].to_vec(),
+                Packets::IpWithHeader => vec![1, 0, 0, 0, 0, 0, 20, 0, 6, 0, 0x45, 1, 2, 3],
+            };
             driver.put(BUFFERS, &frame);
             driver.add(1, &[(BUFFERS, 12, false), (BUFFERS + 12, 18, false)]);
             driver.transport.notify(1);
             assert_eq!(driver.take(1), Some(0));
             let sent = ours.recv(&mut buffer).unwrap();
-            assert_eq!(buffer[..sent], frame[if is_ip { 26 } else { 12 }..]);
+            assert_eq!(buffer[..sent], expected);
             // And a packet of the host's.
-            ours.send(&frame[if is_ip { 26 } else { 12 }..]).unwrap();
+            ours.send(&expected).unwrap();
             driver.add(0, &[(BUFFERS + 0x1000, 2048, true)]);
             driver.transport.notify(0);
             assert_eq!(driver.take(0), Some(30));
-            assert_eq!(driver.get(BUFFERS + 0x1000 + 26, 4), [0x45, 1, 2, 3]);
+            let got = driver.get(BUFFERS + 0x1000, 30);
+            assert_eq!(got[26..], [0x45, 1, 2, 3]);
+            let kept = if packets == Packets::IpWithHeader { &header[..10] } else { &[0; 10] };
+            assert_eq!((&got[..10], &got[10..12]), (kept, &[1, 0][..]));
         });
     }
 
@@ -205,7 +218,7 @@ proptest! {
     fn a_vsock_survives(steps in steps()) {
         let poll = Readiness::new().unwrap().of_device(0);
         let (offers, taken) = offers();
-        let driver = Driver::new(|_| Box::new(Vsock::new(3, poll, offers)));
+        let driver = Driver::new(Box::new(Vsock::new(3, poll, offers)));
         survives(driver, steps, |driver| {
             while taken.try_recv().is_ok() {}
             driver.add(0, &[(BUFFERS + 0x2000, 4096, true)]);
@@ -262,7 +275,7 @@ fn racing_indices_do_not_keep_the_thread() {
         bytes.fill(1);
         true
     };
-    let mut driver = Driver::new(|_| Box::new(Entropy::new(fill)));
+    let mut driver = Driver::new(Box::new(Entropy::new(fill)));
     driver.set_up();
     for _ in 0..SIZE {
         driver.add(0, &[(BUFFERS, 8, true)]);
@@ -286,13 +299,13 @@ fn racing_indices_do_not_keep_the_thread() {
         served += 1;
     }
     assert_eq!(served, CHAINS_MAX);
-    assert!(rings.finish().is_left);
+    assert!(rings.is_left);
 }
 
 /// Descriptors that form a loop end at the queue's size.
 #[test]
 fn a_loop_of_descriptors_ends() {
-    let mut driver = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    let mut driver = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
     driver.set_up();
     driver.add(0, &[(BUFFERS, 16, false), (BUFFERS, 16, false)]);
     // The second points to the first again.
@@ -304,7 +317,7 @@ fn a_loop_of_descriptors_ends() {
 /// An available index that is further ahead than the queue is long stops the device until a reset.
 #[test]
 fn an_impossible_index_asks_for_a_reset() {
-    let mut driver = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    let mut driver = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
     driver.set_up();
     driver.put(RINGS + 0x402, &1000_u16.to_le_bytes());
     driver.transport.notify(0);
@@ -317,7 +330,7 @@ fn an_impossible_index_asks_for_a_reset() {
 
 #[test]
 fn a_disk_refuses_what_lies_outside_of_it() {
-    let mut driver = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    let mut driver = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
     driver.set_up();
     assert_eq!(read_sector(&mut driver, 7).0, 0);
     for sector in [8, u64::MAX / 512, u64::MAX / 512 + 1, u64::MAX] {
@@ -326,17 +339,30 @@ fn a_disk_refuses_what_lies_outside_of_it() {
     assert_eq!(write_sector(&mut driver, 0, &[0; 512]), 1, "a read-only disk");
 }
 
+/// A mapped image that was truncated ended its machine: an access past its end is a signal.
+#[test]
+fn a_truncated_image_gives_errors_and_the_disk_goes_on() {
+    let file = image(4096);
+    let kept = file.try_clone().unwrap();
+    let mut driver = Driver::new(Box::new(DiskDevice::image(file).unwrap()));
+    driver.set_up();
+    assert_eq!(read_sector(&mut driver, 7).0, 0);
+    kept.set_len(1024).unwrap();
+    assert_eq!(read_sector(&mut driver, 7).0, 1, "an I/O error");
+    assert_eq!(read_sector(&mut driver, 1).0, 0);
+}
+
 /// A slot has the image that was attached last, and keeps its size.
 #[test]
 fn images_of_a_slot_are_exchanged() {
-    let mut driver = Driver::new(|_| Box::new(DiskDevice::slot()));
+    let mut driver = Driver::new(Box::new(DiskDevice::slot()));
     driver.set_up();
     let size = |driver: &Driver| (driver.read(0x100), driver.read(0x104));
     let sectors = size(&driver);
     assert_eq!(sectors, (1 << 31, 0), "1 TiB of sectors");
     assert_eq!(read_sector(&mut driver, 0), (0, vec![0; 512]));
     let attach = |driver: &mut Driver, image: Option<File>| {
-        driver.transport.device_mut().as_disk().unwrap().attach(image)
+        driver.transport.device_mut::<DiskDevice>().unwrap().attach(image)
     };
     for byte in [1, 2] {
         let mut file = tempfile::tempfile().unwrap();
@@ -350,13 +376,13 @@ fn images_of_a_slot_are_exchanged() {
     assert_eq!(write_sector(&mut driver, 0, &[7; 512]), 1, "a read-only disk");
     assert_eq!(read_sector(&mut driver, u64::from(sectors.0)).0, 1, "beyond the end");
     assert_eq!(size(&driver), sectors);
-    let mut other = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    let mut other = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
     assert!(!attach(&mut other, None), "a disk without a slot");
 }
 
 #[test]
 fn features_that_were_not_offered_are_refused() {
-    let mut driver = Driver::new(|_| Box::new(DiskDevice::image(image(4096)).unwrap()));
+    let mut driver = Driver::new(Box::new(DiskDevice::image(image(4096)).unwrap()));
     for value in [0, 1, 3] {
         driver.write(0x70, value);
     }

@@ -2,8 +2,15 @@
 //! badly.
 #![expect(clippy::unwrap_used, reason = "a fault of a test ends it")]
 
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod model;
+pub(crate) mod steps;
+#[cfg(fuzzing)]
+pub(crate) mod streams;
+
 use std::fs::File;
-use std::sync::Arc;
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, GuestAddress};
@@ -11,14 +18,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::devices::Device;
 use crate::memory::{Mapping, Memory, Ram};
-use crate::mmio::{Interrupt, Transport, Written};
+use crate::mmio::{Transport, Written};
 
 /// A device with its driver.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) transport: Transport,
     pub(crate) memory: Memory,
-    pub(crate) interrupt: Arc<EventFd>,
+    pub(crate) interrupt: EventFd,
     /// The next free descriptor and position of each queue.
     next: Vec<(u16, u16)>,
     taken: Vec<u16>,
@@ -37,14 +44,14 @@ pub(crate) const RINGS: u64 = 0x1000;
 const RING_BYTES: u64 = 0x1000;
 
 impl Driver {
-    pub(crate) fn new(device: impl FnOnce(&Ram) -> Box<dyn Device>) -> Self {
+    pub(crate) fn new(device: Box<dyn Device>) -> Self {
         let ram =
             Ram::map(memory_file(MEMORY_BYTES).into(), MEMORY_BYTES, Mapping::Shared).unwrap();
         let memory = ram.memory().clone();
-        let line = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
-        let interrupt = Interrupt::new(Arc::clone(&line));
-        let transport = Transport::new(device(&ram), memory.clone(), interrupt).unwrap();
-        Self { transport, memory, interrupt: line, next: Vec::new(), taken: Vec::new() }
+        let interrupt = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let wire = interrupt.try_clone().unwrap();
+        let transport = Transport::new(device, memory.clone(), wire).unwrap();
+        Self { transport, memory, interrupt, next: Vec::new(), taken: Vec::new() }
     }
 
     pub(crate) fn read(&self, register: u64) -> u32 {
@@ -71,10 +78,10 @@ impl Driver {
         }
         self.write(0x70, 11);
         assert_eq!(self.read(0x70), 11, "features are accepted");
-        let count = u32::try_from(self.transport.queue_count()).unwrap();
+        let count = self.transport.queue_count();
         for queue in 0..count {
-            self.write(0x30, queue);
-            let (table, avail, used) = rings(queue as usize);
+            self.write(0x30, u32::from(queue));
+            let (table, avail, used) = rings(usize::from(queue));
             self.memory.write_slice(&[0; 0x1000], GuestAddress(table)).unwrap();
             self.write(0x38, u32::from(SIZE));
             for (register, address) in [(0x80, table), (0x90, avail), (0xa0, used)] {
@@ -84,8 +91,8 @@ impl Driver {
             self.write(0x44, 1);
         }
         self.write(0x70, 15);
-        self.next = vec![(0, 0); count as usize];
-        self.taken = vec![0; count as usize];
+        self.next = vec![(0, 0); usize::from(count)];
+        self.taken = vec![0; usize::from(count)];
     }
 
     /// Makes a chain available. The number of chains in use must stay below the queue's size.
