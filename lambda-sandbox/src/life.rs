@@ -289,7 +289,7 @@ impl Sandbox<Failed> {
 /// Returns what extensions are told of a failed init.
 fn reason_of(failure: &InitFailure) -> ShutdownReason {
     match failure {
-        InitFailure::TimedOut(_) => ShutdownReason::Timeout,
+        InitFailure::TimedOut(_) | InitFailure::RestoreTimedOut(_) => ShutdownReason::Timeout,
         _ => ShutdownReason::Failure,
     }
 }

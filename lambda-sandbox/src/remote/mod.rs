@@ -58,6 +58,8 @@ mod types;
 mod wire;
 
 pub use client::RemoteBackend;
+#[cfg(feature = "vm")]
+pub(crate) use client::{Ahead, RemoteDriver};
 pub use connect::{Connect, Duplex};
 pub use fault::Fault;
 pub use frame::{BODY_BYTES_MAX, HEADER_BYTES_MAX};

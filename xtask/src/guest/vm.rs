@@ -102,6 +102,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
     run(&mut cargo(&monitor))?;
     run(&mut cargo(&["build", "-p", "lambda-guest"]))?;
+    run(&mut cargo(&["build", "-p", "lambda-sandbox", "--features", "vm", "--example", "hooks"]))?;
     if has_demo(name) {
         run(&mut cargo(&["build", "-p", "faas-host"]))?;
     }
@@ -152,7 +153,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         if has_demo(name) {
             fs::copy(programs.join("faas-host"), tree.join("faas-host"))?;
         }
-        programs_root(&tree.join("programs"))?;
+        programs_root(&tree.join("programs"), &programs.join("examples/hooks"))?;
         script(&tree.join("init"), &system(name))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
@@ -208,8 +209,9 @@ fn guest_root(
     run(Command::new("mkfs.erofs").args(["-T0", "--quiet"]).arg(to).arg(&tree))
 }
 
-/// Makes the root that sandboxes have: busybox with its names, and a runtime in its shell.
-fn programs_root(tree: &Path) -> std::io::Result<()> {
+/// Makes the root that sandboxes have: busybox with its names, runtimes in its shell, and a compiled
+/// one.
+fn programs_root(tree: &Path, hooks: &Path) -> std::io::Result<()> {
     for path in ["bin", "proc", "dev", "mnt", "tmp"] {
         fs::create_dir_all(tree.join(path))?;
     }
@@ -221,6 +223,7 @@ fn programs_root(tree: &Path) -> std::io::Result<()> {
     for name in ["wc", "wget"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
+    fs::copy(hooks, tree.join("hooks"))?;
     fs::write(tree.join("runtime"), RUNTIME)?;
     fs::write(tree.join("saved"), SAVED)
 }
@@ -321,7 +324,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 /// Test programs, as they are named in the guest.
 const PARTS: [&str; 4] = ["kernels", "sandboxes", "host", "attacks"];
-const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes a_host_runs";
+const SHORT: &str = "a_kernel_boots clones_of_a three_sandboxes a_host_runs restored_machines";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
