@@ -128,6 +128,13 @@ impl Sandbox<Created> {
         self.driver
     }
 
+    /// Returns whether the sandbox was restored from a snapshot ([`crate::SandboxSpec::snapshot`]):
+    /// its init was that of another one, and [`Sandbox::init`] runs the hooks after the restore.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.driver.is_restored()
+    }
+
     /// Starts the runtime and waits until it and all extensions ask for their first event.
     ///
     /// # Errors

@@ -338,6 +338,10 @@ impl Driver for RemoteDriver {
         })
     }
 
+    fn is_restored(&self) -> bool {
+        self.is_adopted
+    }
+
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
             invocation.check(&self.limits)?;

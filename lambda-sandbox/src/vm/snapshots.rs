@@ -21,7 +21,7 @@ use super::image::{Images, hexadecimal, identity};
 use super::settings::Settings;
 use super::sums;
 use super::unfinished::{self, Unfinished};
-use crate::{Error, SandboxSpec, VmSize};
+use crate::{Error, SandboxSpec, TimeLimits, VmSize};
 
 /// The snapshots of one folder of images.
 #[derive(Debug, Clone)]
@@ -214,7 +214,9 @@ impl Snapshots {
                 digest.update(number.to_le_bytes());
             }
         }
-        let SandboxSpec { function, root, command, environment, limits, times, .. } = spec;
+        let SandboxSpec { function, root, command, environment, limits, .. } = spec;
+        // The time of an init that is over does not matter.
+        let times = TimeLimits { init: TimeLimits::default().init, ..spec.times };
         let (folder, guest_bytes) = (&spec.working_directory, settings.guest_bytes);
         let parts = (name, function, root, command, environment, folder);
         // Texts of these types have all of their fields.
@@ -372,5 +374,51 @@ mod tests {
         assert!(ours.open(&key).expect("looked").is_some());
         File::options().write(true).open(&memory).and_then(|it| it.set_len(10)).expect("cut");
         assert!(ours.open(&key).is_err() && !memory.exists());
+    }
+
+    /// A host that is killed while it writes a snapshot, at each step: no other host finds the
+    /// snapshot, and the next one removes what was written.
+    #[test]
+    fn a_host_that_is_killed_while_it_writes_leaves_nothing() {
+        const NAME: &str = "a_host_that_is_killed_while_it_writes_leaves_nothing";
+        let key = Key("a".to_owned());
+        if let (Ok(folder), Ok(step)) = (std::env::var("SNAPSHOT_AT"), std::env::var("STOP_AT")) {
+            let ours = snapshots(folder.as_ref(), 2);
+            let mut writing = ours.begin().expect("files");
+            if step != "begun" {
+                writing.files.memory.write_all(&[7; 9000]).expect("written");
+            }
+            if step == "finished" {
+                writing.finish().expect("on disk");
+            }
+            fs::write(Path::new(&folder).join("there"), "").expect("told");
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            return;
+        }
+        for step in ["begun", "half", "finished"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let test = format!("{}::{NAME}", module_path!().split_once("::").expect("a crate").1);
+            let mut host = std::process::Command::new(std::env::current_exe().expect("a path"))
+                .args(["--exact", &test, "--nocapture"])
+                .envs([("SNAPSHOT_AT", folder.path().as_os_str()), ("STOP_AT", step.as_ref())])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("a host");
+            let there = folder.path().join("there");
+            let began = std::time::Instant::now();
+            while !there.exists() && began.elapsed().as_secs() < 30 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            assert!(there.exists(), "{step}");
+            let next = snapshots(folder.path(), 2);
+            assert!(next.open(&key).expect("looked").is_none(), "{step}");
+            assert!(next.images.sweep().expect("swept").is_empty(), "{step}: it is being written");
+            host.kill().expect("killed");
+            host.wait().expect("waited");
+            assert_eq!(next.images.sweep().expect("swept").len(), 1, "{step}");
+            assert!(next.open(&key).expect("looked").is_none(), "{step}");
+            fs::remove_file(there).expect("removed");
+            assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0, "{step}");
+        }
     }
 }
