@@ -34,10 +34,10 @@ macro_rules! done {
 /// Creates sandboxes on the other side of a byte stream. Clones share the way there.
 #[derive(Debug, Clone)]
 pub struct RemoteBackend {
-    connect: Arc<dyn Connect>,
+    pub(super) connect: Arc<dyn Connect>,
     isolation: Isolation,
     capabilities: BTreeSet<Capability>,
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// How long a client waits beyond the limits of a specification, unless the host says otherwise.
@@ -141,12 +141,6 @@ impl RemoteBackend {
         self.make(spec).await
     }
 
-    /// Opens a connection for a sandbox that is adopted later.
-    #[cfg(feature = "vm")]
-    pub(crate) async fn ahead(&self) -> Result<Ahead, Error> {
-        Ok(Ahead(Link::open(&*self.connect, self.patience).await?))
-    }
-
     /// Wakes the machine on the other side with random bytes and the time, and adopts the sandbox
     /// that is parked there. `spec` is that by which it was made; its log may be another one.
     ///
@@ -160,26 +154,6 @@ impl RemoteBackend {
         now: SystemTime,
     ) -> Result<Sandbox<Created>, Error> {
         let mut driver = self.open(spec).await?;
-        driver.adopt(spec, seed, now).await?;
-        Ok(Sandbox::new(Box::new(driver)))
-    }
-}
-
-/// A connection that says nothing until it adopts a sandbox. Dropping it ends it.
-#[cfg(feature = "vm")]
-#[derive(Debug)]
-pub(crate) struct Ahead(Arc<Link>);
-
-#[cfg(feature = "vm")]
-impl Ahead {
-    /// As [`RemoteBackend::adopt`].
-    pub(crate) async fn adopt(
-        self,
-        spec: &SandboxSpec,
-        seed: Bytes,
-        now: SystemTime,
-    ) -> Result<Sandbox<Created>, Error> {
-        let mut driver = RemoteDriver::new(self.0, spec);
         driver.adopt(spec, seed, now).await?;
         Ok(Sandbox::new(Box::new(driver)))
     }
@@ -240,7 +214,7 @@ pub(crate) struct RemoteDriver {
 }
 
 impl RemoteDriver {
-    fn new(link: Arc<Link>, spec: &SandboxSpec) -> Self {
+    pub(super) fn new(link: Arc<Link>, spec: &SandboxSpec) -> Self {
         link.serve(Arc::clone(&spec.log), spec.limits.payload_bytes_max);
         Self {
             link,

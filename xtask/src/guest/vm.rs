@@ -19,8 +19,8 @@ pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
 }
 
 /// Runs a part of the tests that takes minutes, with the same gates: a cold start, clones of a
-/// snapshot and of a function, three functions of one customer in a machine, cold, warm and frozen,
-/// and hosts with machines of both generations.
+/// snapshot and of a function, machines that are made ahead, three functions of one customer in a
+/// machine, cold, warm and frozen, and hosts with machines of both generations.
 ///
 /// # Errors
 ///
