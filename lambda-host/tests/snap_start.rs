@@ -206,3 +206,40 @@ async fn a_host_without_snapshots_starts_versions_anew() {
     assert!(host.function("f:1").unwrap().config.snap_start, "the setting is kept");
     host.shutdown().await;
 }
+
+/// Returns what the API says of a function's `SnapStart`.
+#[cfg(feature = "http")]
+async fn said(host: &Host, qualifier: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(lambda_host::http::serve(host.clone(), listener, async {
+        stopped.await.unwrap_or_default();
+    }));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let path = format!("/2015-03-31/functions/f/configuration?Qualifier={qualifier}");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    drop(stop);
+    server.await.unwrap();
+    let begin = answer.find("\"SnapStart\":").unwrap_or_else(|| panic!("{answer}"));
+    let end = answer[begin..].find('}').unwrap() + begin;
+    answer[begin..=end].to_owned()
+}
+
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn the_api_tells_whether_a_version_starts_from_a_snapshot() {
+    for (boundary, status) in [(Boundary::VmPerSandbox, "On"), (Boundary::VmPerAccount, "Off")] {
+        let host = host(&Saving::new(Duration::ZERO), boundary).await;
+        let version = said(&host, "1").await;
+        assert!(version.contains(&format!(r#""OptimizationStatus":"{status}""#)), "{version}");
+        assert!(version.contains(r#""ApplyOn":"PublishedVersions""#), "{version}");
+        let latest = said(&host, "$LATEST").await;
+        assert!(latest.contains(r#""OptimizationStatus":"Off""#), "{latest}");
+        host.shutdown().await;
+    }
+}

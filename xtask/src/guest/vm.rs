@@ -51,9 +51,14 @@ fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     println!("{output}");
     let within = has_gates.then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
     let demos: &[&str] = if has_demo(name) { &DEMOS } else { &[] };
-    let mut parts = PARTS.iter().chain(demos);
+    let mut parts = PARTS.iter().filter(|part| is_wanted(part)).chain(demos);
     let passed = parts.all(|part| output.contains(&format!("{part}: exit 0")));
     Ok(passed && within != Some(false))
+}
+
+/// Returns whether a test program is built and must pass: `VM_PARTS` names some, separated by blanks.
+fn is_wanted(part: &str) -> bool {
+    std::env::var("VM_PARTS").map_or(true, |parts| parts.split(' ').any(|it| it == part))
 }
 
 /// Returns whether the demo of a host with machines runs, too: it takes long to build.
@@ -106,21 +111,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     if has_demo(name) {
         run(&mut cargo(&["build", "-p", "faas-host"]))?;
     }
-    let test = |arguments: &[&str], name: &str| {
-        let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
-        let output = output.map_err(|error| format!("cargo: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
-        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
-        test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
-    };
-    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
-    let tests = [
-        ("kernels", test(&["-p", "lambda-vmm"], "kernels")?),
-        ("sandboxes", test(&sandbox, "vm")?),
-        ("attacks", test(&sandbox, "attacks")?),
-        ("host", test(&["-p", "lambda-host"], "machines")?),
-    ];
+    let tests = test_programs(root, cargo)?;
     let programs = build.join(TARGET).join("release");
 
     let outer = folder.join("vm-root");
@@ -162,6 +153,31 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
     guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
     pack(&outer, folder.join("vm.cpio"))
+}
+
+/// Builds the test programs that are wanted. Returns their names in the guest, and their paths.
+fn test_programs(
+    root: &Path,
+    cargo: impl Fn(&[&str]) -> Command,
+) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
+    let sources: [(&str, &[&str], &str); 4] = [
+        ("kernels", &["-p", "lambda-vmm"], "kernels"),
+        ("sandboxes", &sandbox, "vm"),
+        ("attacks", &sandbox, "attacks"),
+        ("host", &["-p", "lambda-host"], "machines"),
+    ];
+    let mut tests = Vec::new();
+    for (part, package, name) in sources.into_iter().filter(|(part, ..)| is_wanted(part)) {
+        let output = cargo(&[&["test", "--no-run", "--test", name], package].concat()).output();
+        let output = output.map_err(|error| format!("cargo: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
+        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
+        let test = test.map(|path| root.join(path));
+        tests.push((part, test.ok_or_else(|| format!("cargo test --no-run: {text}"))?));
+    }
+    Ok(tests)
 }
 
 /// Returns the second script, which runs the tests whose name contains `name`.
