@@ -30,7 +30,7 @@ use crate::manager::{Driver, Inbox, Networks};
 use crate::network::InterfaceProvider;
 use crate::worker::protocol::Boundary;
 use crate::worker::runtime::Runtimes;
-use crate::worker::{Link, LocalWorker, Worker, machine_memory_bytes};
+use crate::worker::{Link, LocalWorker, Worker, has_snapshots, machine_memory_bytes};
 
 /// What makes the sandboxes of a worker.
 #[derive(Debug)]
@@ -44,6 +44,14 @@ impl Sandboxes {
         match self {
             Self::Backend(backend) => Arc::clone(backend),
             Self::Vms(provider, _) => Arc::clone(provider) as Arc<dyn Backend>,
+        }
+    }
+
+    /// Returns whether they can start from snapshots.
+    fn has_snapshots(&self) -> bool {
+        match self {
+            Self::Backend(_) => false,
+            Self::Vms(provider, boundary) => has_snapshots(&**provider, *boundary),
         }
     }
 
@@ -316,6 +324,7 @@ impl HostBuilder {
     /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
         sweep(&self.backends).await?;
+        let snapshots = self.starts_from_snapshots();
         let (data_folder, runtimes) = (self.data_folder, self.runtimes);
         let (arns, named, event_settings) = (self.arns, self.accounts, self.events);
         let observer = Observer::new(self.invocations_kept);
@@ -379,10 +388,21 @@ impl HostBuilder {
             importer,
             deprecated_runtimes: self.deprecated_runtimes,
             interfaces: self.interfaces,
+            snapshots,
             _folder: folder,
         });
         begin(&host, events_waiting);
         Ok(host)
+    }
+
+    /// Returns whether sandboxes can start from snapshots. One would have the credentials of a role in
+    /// it.
+    fn starts_from_snapshots(&self) -> bool {
+        #[cfg(feature = "roles")]
+        let has_roles = self.roles.is_some();
+        #[cfg(not(feature = "roles"))]
+        let has_roles = false;
+        !has_roles && self.backends.iter().all(Sandboxes::has_snapshots)
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) struct Inner {
         expect(dead_code, reason = "the API checks a `VpcConfig` with it")
     )]
     pub(crate) interfaces: Option<Arc<dyn InterfaceProvider>>,
+    pub(crate) snapshots: bool,
     /// A temporary folder is removed with the host and the writer of its logs.
     pub(crate) _folder: Arc<DataFolder>,
 }
@@ -437,6 +438,16 @@ impl Host {
     #[must_use]
     pub fn arns(&self) -> &Arns {
         &self.tenant.arns
+    }
+
+    /// Returns whether sandboxes of published versions with
+    /// [`FunctionConfig::snap_start`](crate::FunctionConfig::snap_start) start from snapshots. They do
+    /// if all workers have a VM for each sandbox from a backend with
+    /// [`Capability::Snapshots`](lambda_sandbox::Capability::Snapshots), and functions get no
+    /// credentials of a role: those would be in the snapshot.
+    #[must_use]
+    pub fn starts_from_snapshots(&self) -> bool {
+        self.inner.snapshots
     }
 
     /// Stops the host: takes no new invocations, waits for the running ones, destroys all

@@ -123,6 +123,13 @@ pub struct Report {
     pub duration: Duration,
     /// The duration of the sandbox's init; `None` if the sandbox was already ready.
     pub init_duration: Option<Duration>,
+    /// The duration of the sandbox's restore from a snapshot; `None` if it was not restored, or was
+    /// already ready.
+    #[serde(default)]
+    pub restore_duration: Option<Duration>,
+    /// The part of the restore that is billed: that of the function's hooks.
+    #[serde(default)]
+    pub billed_restore_duration: Option<Duration>,
     /// The configured memory of the function, in MB.
     pub memory_mb: u32,
     /// The highest memory use of the sandbox so far, in bytes; `None` if the backend cannot measure
@@ -131,21 +138,23 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns the billed duration: the sum of init and duration, rounded up to a millisecond.
+    /// Returns the billed duration: the sum of init, or of the hooks after a restore, and duration,
+    /// rounded up to a millisecond.
     ///
     /// Source: AWS, ["Lambda standardizes billing for INIT phase"][billing], since August 2025.
     ///
     /// [billing]: https://aws.amazon.com/blogs/compute/aws-lambda-standardizes-billing-for-init-phase/
     #[must_use]
     pub fn billed(&self) -> Duration {
-        let nanos = (self.duration + self.init_duration.unwrap_or_default()).as_nanos();
+        let before = self.init_duration.or(self.billed_restore_duration).unwrap_or_default();
+        let nanos = (self.duration + before).as_nanos();
         Duration::from_millis(u64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
 
     /// Returns whether the invocation waited for a new sandbox.
     #[must_use]
     pub fn is_cold(&self) -> bool {
-        self.init_duration.is_some()
+        self.init_duration.is_some() || self.restore_duration.is_some()
     }
 
     /// Returns the highest memory use of the sandbox so far, in MB, rounded up.
@@ -167,6 +176,12 @@ impl fmt::Display for Report {
         if let Some(init) = self.init_duration {
             write!(f, "Init Duration: {:.2} ms\t", ms(init))?;
         }
+        if let Some(restore) = self.restore_duration {
+            write!(f, "Restore Duration: {:.2} ms\t", ms(restore))?;
+        }
+        if let Some(billed) = self.billed_restore_duration {
+            write!(f, "Billed Restore Duration: {} ms\t", billed.as_nanos().div_ceil(1_000_000))?;
+        }
         Ok(())
     }
 }
@@ -185,6 +200,8 @@ mod tests {
     const REPORT: Report = Report {
         duration: Duration::from_micros(1_204),
         init_duration: Some(Duration::from_micros(80_500)),
+        restore_duration: None,
+        billed_restore_duration: None,
         memory_mb: 128,
         memory_peak_bytes: Some((40 << 20) + 1),
     };

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lambda_host::worker::protocol::Boundary;
-use lambda_host::{Account, Host, HostBuilder, HostEvent};
+use lambda_host::{Account, Host, HostBuilder, HostEvent, Publish};
 use lambda_sandbox::Backend as _;
-use lambda_sandbox::vm::{Settings, VmBackend};
+use lambda_sandbox::vm::{Settings, VmBackend, VmEvent};
 use tokio::sync::broadcast::Receiver;
 
 use crate::common::{config, named};
@@ -141,6 +141,41 @@ async fn a_host_runs_the_sandboxes_of_an_account_in_one_machine() {
     invoke("the cold invocation of another account", &stranger, "f").await;
     assert_eq!(machines(&mut events), (1, vec![]));
     assert_eq!(monitors(), 2);
+    host.shutdown().await;
+    nothing_is_left(&vms, &groups_before).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
+async fn a_host_runs_published_versions_from_a_snapshot() {
+    let Some(vms) = vms("a host that starts from snapshots").await else { return };
+    let groups_before = test_support::control_groups();
+    let mut events = vms.events();
+    let host = builder(&vms, Boundary::VmPerSandbox).start().await.unwrap();
+    assert!(host.starts_from_snapshots());
+    let mut config = config();
+    config.snap_start = true;
+    host.deploy(config, program()).await.unwrap();
+    host.publish_version("f", Publish::default()).await.unwrap();
+    let mut logs = Vec::new();
+    for what in ["the first of a version", "one from a snapshot", "another from a snapshot"] {
+        let began = Instant::now();
+        let answer = host.invoke("f:1", "{}").await.unwrap();
+        println!("measured: a host's {what} = {:.2} ms", ms(began));
+        let text = String::from_utf8_lossy(&answer.payload).into_owned();
+        assert!(!answer.function_error && text.starts_with("[\"6.12"), "{text}");
+        logs.push(String::from_utf8_lossy(&answer.log_tail).into_owned());
+        tokio::time::sleep(IDLE_TIME + Duration::from_secs(1)).await;
+        assert_eq!(monitors(), 0, "its sandbox was idle");
+    }
+    println!("logs: {logs:?}");
+    while let Ok(event) = events.try_recv() {
+        assert!(matches!(event, VmEvent::SnapshotMade { .. }), "{event}");
+    }
+    assert!(logs[0].contains("Init Duration") && !logs[0].contains("Restore Duration"));
+    for log in &logs[1..] {
+        assert!(log.contains("\tRestore Duration: ") && !log.contains("Init Duration"), "{log}");
+    }
     host.shutdown().await;
     nothing_is_left(&vms, &groups_before).await;
 }

@@ -33,6 +33,12 @@ pub trait Driver: Send + fmt::Debug {
         Box::pin(async { Ok(InitReport::default()) })
     }
 
+    /// Returns whether the sandbox was restored from a snapshot, so that `init` runs the hooks after a
+    /// restore.
+    fn is_restored(&self) -> bool {
+        false
+    }
+
     /// Thaws if it is frozen, hands over `invocation` and waits for its end, for its timeout at
     /// most.
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>>;

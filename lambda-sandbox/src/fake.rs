@@ -227,7 +227,7 @@ impl Driver for FakeDriver {
                 return Err(InitFailure::TimedOut(limit));
             }
             let usage = Usage { duration, ..Usage::default() };
-            Ok(InitReport { duration, usage })
+            Ok(InitReport { duration, usage, is_restored: false })
         })
     }
 

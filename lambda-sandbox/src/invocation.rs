@@ -186,10 +186,14 @@ pub struct Outcome {
 /// The duration and usage of a successful init.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InitReport {
-    /// From the start of the runtime until it and all extensions asked for their first event.
+    /// From the start of the runtime until it and all extensions asked for their first event. Of a
+    /// restored sandbox: how long the runtime's hooks after the restore took.
     pub duration: Duration,
-    /// The usage of the init.
+    /// The usage of the init, or of the hooks.
     pub usage: Usage,
+    /// Whether the sandbox started from a snapshot ([`crate::SandboxSpec::snapshot`]), so that its
+    /// init was that of another sandbox.
+    pub is_restored: bool,
 }
 
 /// Why an init failed. The sandbox has ended.
@@ -208,6 +212,14 @@ pub enum InitFailure {
     /// The runtime or an extension did not ask for its first event within this time.
     #[error("init did not end within {0:?}")]
     TimedOut(Duration),
+    /// The runtime reported an error after the restore of a snapshot (`restore/error` of the Runtime
+    /// API).
+    #[error("the runtime reported {} after its restore", .0.error_type)]
+    RestoreReported(FunctionError),
+    /// The runtime did not end its hooks after the restore of a snapshot within this time
+    /// ([`crate::TimeLimits::restore`]).
+    #[error("the hooks after the restore of a snapshot did not end within {0:?}")]
+    RestoreTimedOut(Duration),
     /// The runtime could not be started.
     #[error(transparent)]
     Failed(#[from] Error),

@@ -127,4 +127,6 @@ pub enum Capability {
     Stdin,
     /// Runs other programs in a living sandbox ([`crate::Handle::exec`]).
     Exec,
+    /// Starts sandboxes from snapshots ([`crate::SandboxSpec::snapshot`]).
+    Snapshots,
 }

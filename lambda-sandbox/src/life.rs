@@ -128,6 +128,13 @@ impl Sandbox<Created> {
         self.driver
     }
 
+    /// Returns whether the sandbox was restored from a snapshot ([`crate::SandboxSpec::snapshot`]):
+    /// its init was that of another one, and [`Sandbox::init`] runs the hooks after the restore.
+    #[must_use]
+    pub fn is_restored(&self) -> bool {
+        self.driver.is_restored()
+    }
+
     /// Starts the runtime and waits until it and all extensions ask for their first event.
     ///
     /// # Errors
@@ -289,7 +296,7 @@ impl Sandbox<Failed> {
 /// Returns what extensions are told of a failed init.
 fn reason_of(failure: &InitFailure) -> ShutdownReason {
     match failure {
-        InitFailure::TimedOut(_) => ShutdownReason::Timeout,
+        InitFailure::TimedOut(_) | InitFailure::RestoreTimedOut(_) => ShutdownReason::Timeout,
         _ => ShutdownReason::Failure,
     }
 }

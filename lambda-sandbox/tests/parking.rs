@@ -167,7 +167,7 @@ async fn a_runtime_runs_its_hook_when_it_is_adopted() {
     backend.park(failing.clone()).await.expect("parked");
     let adopted = backend.adopt(&failing, seed, now).await.expect("adopted");
     match adopted.init().await {
-        Err(InitFailure::Reported(error)) => {
+        Err(InitFailure::RestoreReported(error)) => {
             assert_eq!(error.body, r#"{"errorMessage":"a hook"}"#);
         }
         other => panic!("{other:?}"),

@@ -5,6 +5,9 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![expect(clippy::print_stdout, reason = "the bed reads what is measured")]
 
+#[path = "vm/clones.rs"]
+mod clones;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,112 +122,6 @@ async fn the_conformance_suite_of_functions_passes() {
     println!("measured: its invocation = {:.2} ms: {outcome:?}", ms(began));
     let backend = Told::new(Arc::new(backend));
     report(conformance::run(&backend, &spec).await, &[]);
-}
-
-/// What a function of the script `/saved` answers: random bytes of its init, of its hook after the
-/// restore, and the time in seconds in its hook and now.
-type Said = (String, String, u64, u64);
-
-/// Makes a function that starts from a snapshot, and invokes it once.
-async fn from_snapshot(backend: &VmBackend, spec: &SandboxSpec, what: &str) -> Said {
-    let began = Instant::now();
-    let created = backend.create(spec.clone()).await.expect("made");
-    println!("measured: {what}, created = {:.2} ms", ms(began));
-    let (idle, _) = created.init().await.expect("init");
-    println!("measured: {what}, ready = {:.2} ms", ms(began));
-    let event = Invocation::new("first", "{}", Duration::from_secs(5));
-    let (outcome, busy) = idle.invoke(event).await.expect("invoked");
-    println!("measured: {what}, answered = {:.2} ms", ms(began));
-    let lambda_sandbox::Answer::Success(response) = outcome.answer else {
-        panic!("{outcome:?}");
-    };
-    // It goes on, and ends as any other.
-    let idle = busy.expect("usable").settle().await.expect("settled");
-    idle.destroy().await.expect("destroyed");
-    serde_json::from_slice(&response.body).unwrap_or_else(|error| panic!("{error}: {response:?}"))
-}
-
-fn seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
-}
-
-#[tokio::test]
-#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
-async fn clones_of_a_function_differ_and_know_the_time() {
-    let Some((mut settings, programs)) = settings("clones of a function") else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    settings.images = folder.path().to_owned();
-    let backend = VmBackend::start(settings).await.expect("a machine");
-    let mut spec = function(&programs).with_snapshot("an account's function, version 1");
-    spec.command = ["/bin/sh", "/saved"].map(Into::into).to_vec();
-    spec.limits.isolation_min = vec![Defence::Kernel];
-    let log = Arc::new(lambda_sandbox::MemoryLog::new(1 << 16));
-    spec.log = Arc::clone(&log) as Arc<_>;
-    let mut said = vec![from_snapshot(&backend, &spec, "the first, which makes a snapshot").await];
-    // A clock that stopped with the snapshot would be late.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    for what in ["a clone", "another clone"] {
-        said.push(from_snapshot(&backend, &spec, what).await);
-        let (_, _, in_hook, now) = said.last().expect("said");
-        assert!(seconds() - now <= 1 && now - in_hook <= 1, "{said:?} at {}", seconds());
-    }
-    println!("clones: {said:?}");
-    let distinct = |which: fn(&Said) -> &String| said.iter().map(which).collect::<BTreeSet<_>>();
-    assert_eq!(distinct(|said| &said.0).len(), 1, "there was one init: {said:?}");
-    assert_eq!(distinct(|said| &said.1).len(), 3, "{said:?}");
-    let lines = log.lines().iter().filter(|line| line.text == "its init runs").count();
-    assert_eq!(lines, 1);
-    // Another name is another snapshot, from another init.
-    let other = from_snapshot(&backend, &spec.clone().with_snapshot("version 2"), "another").await;
-    assert_ne!(other.0, said[0].0);
-    assert_eq!(snapshots(folder.path()).len(), 2);
-    // A broken snapshot is removed, and the machine boots; the next sandbox has a snapshot again.
-    for snapshot in snapshots(folder.path()) {
-        let state = std::fs::File::options().write(true).open(snapshot.join("state"));
-        state.and_then(|state| state.set_len(5000)).expect("cut");
-    }
-    let booted = from_snapshot(&backend, &spec, "one with a broken snapshot").await;
-    assert_ne!(booted.0, said[0].0);
-    assert_eq!(snapshots(folder.path()).len(), 1);
-    assert_eq!(monitors(), 0);
-}
-
-/// Returns the snapshots in a folder of images.
-fn snapshots(folder: &std::path::Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("read").flatten();
-    let is_snapshot = |path: &PathBuf| path.extension().is_some_and(|it| it == "snapshot");
-    entries.map(|entry| entry.path()).filter(is_snapshot).collect()
-}
-
-/// A disk that is full while a snapshot is written: the machine boots, and no file is left.
-#[tokio::test]
-#[ignore = "needs a kernel and emulated or real virtualization: cargo xtask vm runs it"]
-async fn a_full_disk_leaves_no_snapshot() {
-    let Some((mut settings, programs)) = settings("a snapshot on a full disk") else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    // Room for an image of the programs, and not for the memory of a machine.
-    mount(&["-t", "tmpfs", "-o", "size=8m"], folder.path());
-    settings.images = folder.path().to_owned();
-    let backend = VmBackend::start(settings).await.expect("a machine");
-    let mut spec = function(&programs);
-    spec.command = ["/bin/sh", "/saved"].map(Into::into).to_vec();
-    let booted = from_snapshot(&backend, &spec.with_snapshot("one"), "a full disk").await;
-    assert_eq!(booted.0.len(), 32, "{booted:?}");
-    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("read").flatten().collect();
-    let images = left.iter().filter(|it| it.path().extension().is_some_and(|it| it == "erofs"));
-    assert_eq!(images.count(), left.len(), "{left:?}");
-    let mut unmount = std::process::Command::new("/bin/busybox");
-    // Namespaces that are ending may have it still.
-    let unmounted = unmount.args(["umount", "-l"]).arg(folder.path()).status();
-    assert!(unmounted.expect("busybox").success());
-}
-
-/// Mounts with busybox, which the bed has.
-fn mount(options: &[&str], at: &std::path::Path) {
-    let mut mount = std::process::Command::new("/bin/busybox");
-    let mounted = mount.arg("mount").args(options).arg("images").arg(at).status();
-    assert!(mounted.expect("busybox").success());
 }
 
 #[tokio::test]

@@ -35,6 +35,14 @@ pub(crate) struct VmOptions {
     #[arg(id = "vm-generation", long = "vm-generation", value_name = "1|2")]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) generation: Option<u8>,
+    /// With `--backend vm`: how many restored machines are kept ready of each version that starts from
+    /// a snapshot (`SnapStart`), and as many empty ones. None by default.
+    #[arg(id = "vm-ready", long = "vm-ready", value_name = "COUNT")]
+    pub(crate) ready: Option<usize>,
+    /// With `--vm-ready`: the most memory that restored machines may use, in MB. It is beside the
+    /// memory of functions. 1024 by default.
+    #[arg(id = "vm-ready-mb", long = "vm-ready-mb", value_name = "MB")]
+    pub(crate) ready_mb: Option<u32>,
 }
 
 impl VmOptions {
@@ -46,6 +54,8 @@ impl VmOptions {
             monitor: self.monitor.or(other.monitor),
             images: self.images.or(other.images),
             generation: self.generation.or(other.generation),
+            ready: self.ready.or(other.ready),
+            ready_mb: self.ready_mb.or(other.ready_mb),
         }
     }
 
@@ -63,7 +73,13 @@ impl VmOptions {
         let images = self.images.clone().unwrap_or_else(|| IMAGES.into());
         let kernel = part(&self.kernel, "vmlinux");
         let guest = part(&self.guest, "guest.erofs");
-        Settings::new(kernel, guest, part(&self.monitor, "lambda-vmm"), images)
+        let mut settings = Settings::new(kernel, guest, part(&self.monitor, "lambda-vmm"), images);
+        settings.clones_ready = self.ready.unwrap_or(0);
+        settings.monitors_ready = self.ready.unwrap_or(0);
+        if let Some(ready_mb) = self.ready_mb {
+            settings.ready_bytes_max = u64::from(ready_mb) << 20;
+        }
+        settings
     }
 
     /// Starts a first machine, and returns the backend.
@@ -106,6 +122,7 @@ mod tests {
             monitor: missing("m"),
             images: missing("i"),
             generation: Some(1),
+            ..VmOptions::default()
         };
         let error = options.open().await.expect_err("refused").to_string();
         for expected in [

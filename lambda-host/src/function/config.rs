@@ -66,7 +66,8 @@ pub struct FunctionConfig {
     /// Where events go that could not be handled: the ARN of a queue or topic.
     #[serde(default)]
     pub dead_letter_target: Option<String>,
-    /// Whether versions are asked to start from a snapshot. The host makes none.
+    /// Whether sandboxes of published versions start from a snapshot where the host can
+    /// ([`Host::starts_from_snapshots`](crate::Host::starts_from_snapshots)).
     #[serde(default)]
     pub snap_start: bool,
     /// The subnets and security groups of the function's VPC. `None`, or empty: it is in no VPC.

@@ -31,6 +31,8 @@ pub(super) fn init_failed(
     let report = Report {
         duration: Duration::ZERO,
         init_duration: Some(init_duration),
+        restore_duration: None,
+        billed_restore_duration: None,
         memory_mb: deployment.config.memory_mb,
         memory_peak_bytes: None,
     };
@@ -59,6 +61,8 @@ pub(super) fn lost(request_id: String, version: Version, memory_mb: u32) -> Answ
     let report = Report {
         duration: Duration::ZERO,
         init_duration: None,
+        restore_duration: None,
+        billed_restore_duration: None,
         memory_mb,
         memory_peak_bytes: None,
     };

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::container::own_layer;
-use super::protocol::{Epoch, WorkerEvent};
+use super::protocol::{Deployment, Epoch, WorkerEvent};
 #[cfg(feature = "roles")]
 use super::roles::Roles;
 use super::runtime::Runtimes;
@@ -27,6 +27,8 @@ pub(super) struct Context {
     pub(super) stream_bytes_per_second: Option<u64>,
     #[cfg(feature = "roles")]
     pub(super) roles: Option<Arc<Roles>>,
+    /// Whether published versions that are asked to start from snapshots do.
+    pub(super) snapshots: bool,
     /// Connects sandboxes to network interfaces.
     pub(super) interfaces: Option<Arc<dyn InterfaceProvider>>,
     pub(super) epoch: Epoch,
@@ -46,6 +48,16 @@ impl Context {
             // An error means that the host has ended: nobody listens.
             connection.send(self.epoch, event).await.unwrap_or_default();
         }
+    }
+
+    /// Returns whether sandboxes of a deployment start from a snapshot. One would have the credentials
+    /// of a role in it.
+    pub(super) fn snap_starts(&self, deployment: &Deployment) -> bool {
+        #[cfg(feature = "roles")]
+        let has_roles = self.roles.is_some();
+        #[cfg(not(feature = "roles"))]
+        let has_roles = false;
+        self.snapshots && !has_roles && deployment.snap_starts()
     }
 
     /// Holds the layer with these files, which need not be written yet.

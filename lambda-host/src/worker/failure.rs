@@ -39,7 +39,9 @@ impl Failure {
     /// `of_image`: all files of the sandbox are the function's.
     pub(crate) fn of_init(failure: &InitFailure, of_image: bool) -> Option<Self> {
         Some(match failure {
-            InitFailure::Reported(error) => Self::reported(error),
+            InitFailure::Reported(error) | InitFailure::RestoreReported(error) => {
+                Self::reported(error)
+            }
             InitFailure::Exited(exit) => Self::exited(*exit),
             InitFailure::OutOfMemory => Self::out_of_memory(),
             InitFailure::Failed(lambda_sandbox::Error::Failed {
@@ -92,6 +94,13 @@ impl Failure {
     /// The invocation took longer than its function may.
     pub(crate) fn timed_out(timeout: Duration) -> Self {
         let message = format!("Error: Task timed out after {:.2} seconds", timeout.as_secs_f64());
+        Self::said(TIMED_OUT, &message)
+    }
+
+    /// The function's hooks after a restore took longer than they may.
+    pub(crate) fn restore_timed_out(limit: Duration) -> Self {
+        let seconds = limit.as_secs_f64();
+        let message = format!("Error: Restore timed out after {seconds:.2} seconds");
         Self::said(TIMED_OUT, &message)
     }
 

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span};
 use super::context::Context;
 use super::failure::{Failure, payload};
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
-use super::making::{Made, Maker, State, Unmade};
+use super::making::{Began, Made, Maker, State, Unmade};
 use super::protocol::{
     Deployment, Invocation, InvocationId, Outcome, SandboxId, StartFault, WorkerEvent,
 };
@@ -56,7 +56,7 @@ pub(super) enum Order {
 struct Turn {
     invocation: Invocation,
     /// Of the sandbox, when this is its first invocation.
-    init_duration: Option<Duration>,
+    began: Option<Began>,
     /// How much of the invocation's time is over already.
     spent: Duration,
 }
@@ -107,7 +107,9 @@ impl Life {
 
     async fn live(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> WorkerEvent {
         let sandbox = self.sandbox;
-        self.log.init_start(&self.deployment);
+        if !self.maker.snap_starts() {
+            self.log.init_start(&self.deployment);
+        }
         let made = tokio::select! {
             made = self.maker.make(None) => made,
             // Dropping what is being made releases it.
@@ -115,7 +117,7 @@ impl Life {
         };
         match made {
             Ok(made) => {
-                self.tell_ready(made.init_duration).await;
+                self.tell_ready(made.began.duration()).await;
                 self.serve(made, None, orders).await;
             }
             Err(Unmade::InitTooLong(init_duration)) => {
@@ -169,7 +171,7 @@ impl Life {
         let failure = match made {
             Ok(made) => {
                 invocation.span = span;
-                let first = Turn { invocation, init_duration: None, spent: start.elapsed() };
+                let first = Turn { invocation, began: None, spent: start.elapsed() };
                 return self.serve(made, Some(first), orders).await;
             }
             Err(Unmade::InitTooLong(_)) => Failure::timed_out(invocation.timeout),
@@ -180,7 +182,7 @@ impl Life {
                 return self.context.tell(WorkerEvent::Refused { sandbox, invocation }).await;
             }
         };
-        let turn = Turn { invocation, init_duration: None, spent: start.elapsed() };
+        let turn = Turn { invocation, began: None, spent: start.elapsed() };
         self.tell_ended(&turn, Usage::default(), Err(failure), false).await;
     }
 
@@ -195,7 +197,7 @@ impl Life {
         // Kept until the sandbox has ended.
         let _attached = made.attached;
         let retire_at = made.usable_for.map(|usable| Instant::now() + usable);
-        let mut init_duration = Some(made.init_duration);
+        let mut began = Some(made.began);
         let mut state = made.state;
         let mut next = None;
         loop {
@@ -216,21 +218,21 @@ impl Life {
                     let Some(Order::Run(invocation)) = order else {
                         return self.ended(state.shut_down().await);
                     };
-                    Turn { invocation, init_duration: None, spent: Duration::ZERO }
+                    Turn { invocation, began: None, spent: Duration::ZERO }
                 }
             };
             // The span ends with the answer; the sandbox is frozen after it.
             let span = std::mem::replace(&mut turn.invocation.span, Span::none());
             let idle = match state {
                 State::Idle(idle) => {
-                    self.begin(&mut turn, init_duration);
+                    self.begin(&mut turn, began);
                     Ok(idle)
                 }
                 State::Reset(created) => {
                     self.init_again(created, &mut turn).instrument(span.clone()).await
                 }
             };
-            init_duration = None;
+            began = None;
             let after = match idle {
                 Ok(idle) => self.invoke(idle, &turn).instrument(span).await,
                 Err(ended) => ended,
@@ -267,8 +269,8 @@ impl Life {
 
     /// Notes that an invocation begins in a sandbox that is ready, unless it began with the
     /// sandbox's start.
-    fn begin(&self, turn: &mut Turn, init_duration: Option<Duration>) {
-        turn.init_duration = init_duration.filter(|_| turn.spent.is_zero());
+    fn begin(&self, turn: &mut Turn, began: Option<Began>) {
+        turn.began = began.filter(|_| turn.spent.is_zero());
         if turn.spent.is_zero() {
             self.log.start(&turn.invocation.request_id, self.deployment.version);
         }
@@ -451,9 +453,16 @@ impl Life {
     }
 
     fn outcome(&self, turn: &Turn, usage: Usage, response: Result<Bytes, Failure>) -> Outcome {
+        let (init_duration, restore_duration, billed_restore_duration) = match turn.began {
+            None => (None, None, None),
+            Some(Began::Init(duration)) => (Some(duration), None, None),
+            Some(Began::Restore { duration, hooks }) => (None, Some(duration), Some(hooks)),
+        };
         let report = Report {
             duration: turn.spent + usage.duration,
-            init_duration: turn.init_duration,
+            init_duration,
+            restore_duration,
+            billed_restore_duration,
             memory_mb: self.deployment.config.memory_mb,
             memory_peak_bytes: usage.memory_peak_bytes,
         };

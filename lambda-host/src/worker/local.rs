@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use lambda_sandbox::{Backend, BoxFuture, VmProvider};
+use lambda_sandbox::{Backend, BoxFuture, Capability, VmProvider};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::Worker;
@@ -69,6 +69,7 @@ impl LocalWorker {
             stream_bytes_per_second: None,
             #[cfg(feature = "roles")]
             roles: None,
+            snapshots: false,
             interfaces: None,
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             running,
@@ -113,14 +114,20 @@ impl LocalWorker {
     }
 
     /// Makes sandboxes in the VMs of a provider instead of by the backend. They are attached to no
-    /// network interfaces. With [`Boundary::Sandbox`] nothing changes. Has no effect once the
-    /// worker is connected.
+    /// network interfaces. With [`Boundary::Sandbox`] nothing changes. With
+    /// [`Boundary::VmPerSandbox`], a provider with
+    /// [`Capability::Snapshots`](lambda_sandbox::Capability::Snapshots) makes each VM with its
+    /// sandbox. Has no effect once the worker is connected.
     #[must_use]
     pub fn with_vms(mut self, provider: Arc<dyn VmProvider>, boundary: Boundary) -> Self {
         self.capacity.boundary = boundary;
         if boundary != Boundary::Sandbox {
             self.capacity.interface_slots = 0;
-            self.vms = Some(Vms::new(provider));
+            let snapshots = has_snapshots(&*provider, boundary);
+            if let Some(context) = Arc::get_mut(&mut self.context) {
+                context.snapshots = snapshots;
+            }
+            self.vms = Some(Vms::new(provider, snapshots));
         }
         self
     }
@@ -317,6 +324,12 @@ impl Worker for LocalWorker {
             drop(running.wait_for(|count| *count == 0).await);
         })
     }
+}
+
+/// Returns whether sandboxes can start from snapshots.
+pub(crate) fn has_snapshots(provider: &dyn VmProvider, boundary: Boundary) -> bool {
+    let is_alone = boundary == Boundary::VmPerSandbox;
+    is_alone && provider.capabilities().contains(&Capability::Snapshots)
 }
 
 /// Counts one running task for as long as it lives.

@@ -121,6 +121,37 @@ impl SandboxLog {
 
     /// Says that the sandbox is made, with Lambda's INIT_START line.
     pub(super) fn init_start(&self, deployment: &Deployment) {
+        let kind = match (deployment.provisioned, deployment.snap_starts()) {
+            (true, _) => "provisioned-concurrency",
+            (false, true) => "snap-start",
+            (false, false) => "on-demand",
+        };
+        let record = json!({ "initializationType": kind, "phase": Phase::Init.as_str() });
+        self.began(deployment, ("INIT_START", "platform.initStart"), record);
+    }
+
+    /// Says that the sandbox is restored from a snapshot, with Lambda's RESTORE_START line.
+    pub(super) fn restore_start(&self, deployment: &Deployment) {
+        self.began(deployment, ("RESTORE_START", "platform.restoreStart"), json!({}));
+    }
+
+    /// Says how long the restore took, with Lambda's RESTORE_REPORT line. `status` begins with
+    /// `Status: ` if it failed.
+    pub(super) fn restore_report(&self, duration: Duration, status: &str) {
+        let ms = duration.as_secs_f64() * 1000.0;
+        if self.json.is_none() {
+            let text = format!("RESTORE_REPORT Restore Duration: {ms:.2} ms\t{status}");
+            let text = text.trim_end().to_owned();
+            // Not for the caller of an invocation.
+            return self.keep(&mut self.lines(), LogEvent::new(now_ms(), text));
+        }
+        let level = if status.is_empty() { Level::Info } else { Level::Warn };
+        let mut record = with_status(json!({}), status);
+        record["metrics"] = json!({ "durationMs": ms });
+        self.event(level, "platform.restoreReport", &record);
+    }
+
+    fn began(&self, deployment: &Deployment, (name, kind): (&str, &str), mut record: Value) {
         if deployment.config.image.is_some() {
             // An image has no runtime of Lambda's whose version could be told.
             return;
@@ -129,21 +160,15 @@ impl SandboxLog {
         let arn = runtimes::version_arn(&deployment.region, runtime);
         let version = runtimes::version(runtime);
         if self.json.is_none() {
-            let text = format!("INIT_START Runtime Version: {version}\tRuntime Version ARN: {arn}");
+            let text = format!("{name} Runtime Version: {version}\tRuntime Version ARN: {arn}");
             // Not for the caller of an invocation.
             return self.keep(&mut self.lines(), LogEvent::new(now_ms(), text));
         }
-        let provisioned =
-            if deployment.provisioned { "provisioned-concurrency" } else { "on-demand" };
-        let record = json!({
-            "initializationType": provisioned,
-            "phase": Phase::Init.as_str(),
-            "runtimeVersion": version,
-            "runtimeVersionArn": arn,
-            "functionName": deployment.config.name.as_str(),
-            "functionVersion": deployment.version.to_string(),
-        });
-        self.event(Level::Info, "platform.initStart", &record);
+        record["runtimeVersion"] = version.into();
+        record["runtimeVersionArn"] = arn.into();
+        record["functionName"] = deployment.config.name.as_str().into();
+        record["functionVersion"] = deployment.version.to_string().into();
+        self.event(Level::Info, kind, &record);
     }
 
     pub(super) fn stream(&self) -> &str {
@@ -206,6 +231,9 @@ impl SandboxLog {
         }
         if let Some(init) = report.init_duration {
             metrics["initDurationMs"] = ms(init).into();
+        }
+        if let Some(restore) = report.restore_duration {
+            metrics["restoreDurationMs"] = ms(restore).into();
         }
         self.event(over, "platform.report", &record);
     }
@@ -344,6 +372,8 @@ mod tests {
     const REPORT: Report = Report {
         duration: Duration::from_micros(1_204),
         init_duration: Some(Duration::from_micros(80_500)),
+        restore_duration: None,
+        billed_restore_duration: None,
         memory_mb: 128,
         memory_peak_bytes: Some((40 << 20) + 1),
     };

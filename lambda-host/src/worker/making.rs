@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::files::{self, Files};
 use super::log::{INIT_TIMEOUT, Phase, SandboxLog};
 use super::protocol::{Deployment, InterfaceId};
-use super::specification::{Folders, specify, stand_in_credentials};
+use super::specification::{Folders, for_snapshot, specify, stand_in_credentials};
 use crate::blocking::blocking;
 use crate::code::CodeLease;
 use crate::error::with_causes;
@@ -38,11 +38,30 @@ pub(super) struct Maker {
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) state: State,
-    pub(super) init_duration: Duration,
+    pub(super) began: Began,
     /// How long its credentials hold; `None` for ever.
     pub(super) usable_for: Option<Duration>,
     /// Its connection to a network interface, dropped after the sandbox.
     pub(super) attached: Option<Attached>,
+}
+
+/// How a sandbox became ready, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Began {
+    Init(Duration),
+    /// By a restore from a snapshot, with the function's hooks.
+    Restore {
+        duration: Duration,
+        hooks: Duration,
+    },
+}
+
+impl Began {
+    pub(super) fn duration(self) -> Duration {
+        match self {
+            Self::Init(duration) | Self::Restore { duration, .. } => duration,
+        }
+    }
 }
 
 /// A sandbox between two invocations.
@@ -90,13 +109,20 @@ impl Maker {
         files.map_err(Unmade::Machine)?;
         let mut spec =
             self.specify().map_err(|failure| Unmade::Function(failure, Duration::ZERO))?;
+        if self.snap_starts() {
+            for_snapshot(&mut spec.environment);
+        }
         spec.log = Arc::clone(&self.log) as Arc<dyn LogSink>;
         spec.limits.stream_bytes_per_second = self.context.stream_bytes_per_second;
         spec.times.init = init_max.unwrap_or(spec.times.init);
         let attached = self.attach(&mut spec).await.map_err(Unmade::Machine)?;
         self.add_own_files(&mut spec).await.map_err(Unmade::Machine)?;
         let usable_for = self.add_credentials(&mut spec).await.map_err(Unmade::Machine)?;
-        let machine = |error: &dyn std::error::Error| Unmade::Machine(with_causes(error));
+        if self.snap_starts() {
+            // Files, settings and limits are part of a snapshot's key in the backend.
+            let Deployment { arn, version, .. } = &*self.deployment;
+            spec.snapshot = Some(format!("{arn}:{version}"));
+        }
         let start = Instant::now();
         let folder = spec.working_directory.clone();
         let created: Sandbox<Created> = match self.backend.create(spec).await {
@@ -106,45 +132,70 @@ impl Maker {
                 let function = failure.filter(|_| self.deployment.config.image.is_some());
                 return Err(match function {
                     Some(failure) => Unmade::Function(failure, start.elapsed()),
-                    None => machine(&error),
+                    None => Unmade::Machine(with_causes(&error)),
                 });
             }
         };
+        let (state, began) = self.init(created, start, init_max.is_none()).await?;
+        Ok(Made { state, began, usable_for, attached })
+    }
+
+    /// Runs the init, or the hooks after a restore. Keeps the sandbox after an init that failed, if
+    /// `keeps` says so and it can be reset.
+    async fn init(
+        &self,
+        created: Sandbox<Created>,
+        start: Instant,
+        keeps: bool,
+    ) -> Result<(State, Began), Unmade> {
+        let is_restored = created.is_restored();
+        if is_restored {
+            self.log.restore_start(&self.deployment);
+        } else if self.snap_starts() {
+            self.log.init_start(&self.deployment);
+        }
         let FailedInit { failure, sandbox } = match created.try_init().await {
-            Ok((idle, init)) => {
-                let state = State::Idle(idle);
-                let init_duration = init.duration;
-                return Ok(Made { state, init_duration, usable_for, attached });
+            Ok((idle, init)) if is_restored => {
+                let (duration, hooks) = (start.elapsed(), init.duration);
+                self.log.restore_report(duration, "");
+                return Ok((State::Idle(idle), Began::Restore { duration, hooks }));
             }
+            Ok((idle, init)) => return Ok((State::Idle(idle), Began::Init(init.duration))),
             Err(failed) => failed,
         };
-        let init_duration = start.elapsed();
+        let duration = start.elapsed();
+        let function = |failure| Unmade::Function(failure, duration);
         let (unmade, reason) = match failure {
             InitFailure::TimedOut(limit) => (Unmade::InitTooLong(limit), ShutdownReason::Timeout),
+            InitFailure::RestoreTimedOut(limit) => {
+                (function(Failure::restore_timed_out(limit)), ShutdownReason::Timeout)
+            }
             failure => match self.failure_of_init(&failure) {
-                Some(function) => {
-                    (Unmade::Function(function, init_duration), ShutdownReason::Failure)
-                }
-                None => return Err(machine(&failure)),
+                Some(failure) => (function(failure), ShutdownReason::Failure),
+                None => return Err(Unmade::Machine(with_causes(&failure))),
             },
         };
-        if init_max.is_some() || self.deployment.provisioned || !sandbox.can_reset() {
+        let status = match &unmade {
+            Unmade::Function(failure, _) => failure.status(),
+            _ => INIT_TIMEOUT.to_owned(),
+        };
+        if is_restored {
+            self.log.restore_report(duration, &status);
+        }
+        if is_restored || !keeps || self.deployment.provisioned || !sandbox.can_reset() {
             sandbox.abandon(reason);
             return Err(unmade);
         }
-        match &unmade {
-            Unmade::Function(failure, duration) => {
-                self.log.init_report(*duration, Phase::Init, &failure.status());
-            }
-            _ => self.log.init_report(init_duration, Phase::Init, INIT_TIMEOUT),
-        }
+        self.log.init_report(duration, Phase::Init, &status);
         match sandbox.reset(reason).await {
-            Ok(created) => {
-                let state = State::Reset(created);
-                Ok(Made { state, init_duration, usable_for, attached })
-            }
+            Ok(created) => Ok((State::Reset(created), Began::Init(duration))),
             Err(_ended) => Err(unmade),
         }
+    }
+
+    /// Returns whether the sandbox starts from a snapshot, if there is one.
+    pub(super) fn snap_starts(&self) -> bool {
+        self.context.snap_starts(&self.deployment)
     }
 
     /// Specifies the sandbox; the function's files are here.

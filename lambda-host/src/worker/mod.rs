@@ -29,7 +29,7 @@ pub(crate) use self::connection::Link;
 pub use self::connection::{Connection, Disconnected};
 pub(crate) use self::date::civil;
 pub use self::local::LocalWorker;
-pub(crate) use self::local::machine_memory_bytes;
+pub(crate) use self::local::{has_snapshots, machine_memory_bytes};
 use self::protocol::ToWorker;
 
 /// Makes sandboxes and runs invocations in them.

@@ -144,11 +144,24 @@ pub(super) fn platform_variables(
         let level = config.logging.application_level.as_deref().unwrap_or("INFO");
         set("AWS_LAMBDA_LOG_LEVEL", level.to_owned());
     }
-    set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.to_owned());
+    set(LOG_STREAM_VARIABLE, log_stream.to_owned());
     set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".to_owned());
     set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
     set("LAMBDA_RUNTIME_DIR", "/var/runtime".to_owned());
     environment
+}
+
+/// Makes an environment that of a function that starts from a snapshot: all its sandboxes have it.
+///
+/// Source: AWS, "Defined runtime environment variables": the names of the log's group and stream are
+/// not there for SnapStart.
+pub(super) fn for_snapshot(environment: &mut Vec<(OsString, OsString)>) {
+    environment
+        .retain(|(name, _)| name != "AWS_LAMBDA_LOG_GROUP_NAME" && name != LOG_STREAM_VARIABLE);
+    let kind = environment.iter_mut().find(|(name, _)| name == "AWS_LAMBDA_INITIALIZATION_TYPE");
+    if let Some((_, kind)) = kind {
+        *kind = "snap-start".into();
+    }
 }
 
 /// Credentials that no service of AWS takes, for functions without those of a role: AWS's SDKs look
@@ -211,6 +224,7 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
+const LOG_STREAM_VARIABLE: &str = "AWS_LAMBDA_LOG_STREAM_NAME";
 /// Where a function's code is in its sandbox.
 const TASK_ROOT: &str = "/var/task";
 /// Where the files of its layers are.

@@ -1,10 +1,13 @@
 //! The VMs of a worker: each has a task, which starts it, waits for its end or for a command to
 //! stop it, and tells the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use lambda_sandbox::{Backend, Vm, VmProvider, VmSize};
+use lambda_sandbox::{
+    Backend, BoxFuture, Capability, Completed, Created, Error, Isolation, Sandbox, SandboxSpec,
+    Swept, Vm, VmProvider, VmSize,
+};
 use tokio::sync::oneshot;
 
 use super::context::Context;
@@ -16,6 +19,8 @@ use crate::function::account::AccountIndex;
 #[derive(Debug)]
 pub(super) struct Vms {
     provider: Arc<dyn VmProvider>,
+    /// Whether the provider makes each VM with its one sandbox.
+    made_with_sandbox: bool,
     held: Mutex<BTreeMap<VmId, Held>>,
 }
 
@@ -29,8 +34,8 @@ struct Held {
 }
 
 impl Vms {
-    pub(super) fn new(provider: Arc<dyn VmProvider>) -> Arc<Self> {
-        Arc::new(Self { provider, held: Mutex::default() })
+    pub(super) fn new(provider: Arc<dyn VmProvider>, made_with_sandbox: bool) -> Arc<Self> {
+        Arc::new(Self { provider, made_with_sandbox, held: Mutex::default() })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<VmId, Held>> {
@@ -71,7 +76,10 @@ impl Vms {
     ) -> impl Future<Output = Option<String>> + use<> {
         let (stop, stopped) = oneshot::channel();
         self.held().insert(running.vm, Held { running, vm: None, stop: Some(stop) });
-        let provider = Arc::clone(&self.provider);
+        let provider: Arc<dyn VmProvider> = match self.made_with_sandbox {
+            true => Arc::new(WithSandbox(Arc::clone(&self.provider))),
+            false => Arc::clone(&self.provider),
+        };
         // Not held: the VMs end with the worker.
         let vms = Arc::downgrade(self);
         async move {
@@ -81,6 +89,54 @@ impl Vms {
             }
             reason
         }
+    }
+}
+
+/// Starts VMs that are there when their sandbox is made, and end with it.
+#[derive(Debug)]
+struct WithSandbox(Arc<dyn VmProvider>);
+
+impl VmProvider for WithSandbox {
+    fn start_vm(&self, _size: VmSize) -> BoxFuture<'_, Result<Box<dyn Vm>, Error>> {
+        let vm = Self(Arc::clone(&self.0));
+        Box::pin(async { Ok(Box::new(vm) as Box<dyn Vm>) })
+    }
+}
+
+impl Vm for WithSandbox {
+    fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.0) as Arc<dyn Backend>
+    }
+
+    /// Its sandbox tells when it has ended.
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+impl Backend for WithSandbox {
+    fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
+        self.0.create(spec)
+    }
+
+    fn run(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Completed, Error>> {
+        self.0.run(spec)
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.0.isolation()
+    }
+
+    fn capabilities(&self) -> BTreeSet<Capability> {
+        self.0.capabilities()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
+        self.0.sweep()
     }
 }
 

@@ -17,7 +17,7 @@ use super::wire::{bytes_of, value_of};
 use crate::{
     Answer, Backend, BoxFuture, Capability, Created, Driver, Error, Event, Exec, Executed, Exit,
     Finished, Handle, InitFailure, InitReport, Invocation, Isolation, Killer, Limits, Live,
-    LiveUsage, NoLog, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason, StreamPart, Swept,
+    LiveUsage, Outcome, Pressure, Sandbox, SandboxSpec, ShutdownReason, StreamPart, Swept,
     TimeLimits,
 };
 
@@ -34,10 +34,10 @@ macro_rules! done {
 /// Creates sandboxes on the other side of a byte stream. Clones share the way there.
 #[derive(Debug, Clone)]
 pub struct RemoteBackend {
-    connect: Arc<dyn Connect>,
+    pub(super) connect: Arc<dyn Connect>,
     isolation: Isolation,
     capabilities: BTreeSet<Capability>,
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// How long a client waits beyond the limits of a specification, unless the host says otherwise.
@@ -61,7 +61,7 @@ impl RemoteBackend {
     /// As [`RemoteBackend::connect`].
     pub async fn with_patience(connect: impl Connect, patience: Duration) -> Result<Self, Error> {
         let connect: Arc<dyn Connect> = Arc::new(connect);
-        let link = Link::open(&*connect, patience, Arc::new(NoLog), 0).await?;
+        let link = Link::open(&*connect, patience).await?;
         let driven = RemoteDriver::new(link, &SandboxSpec::new(crate::Root::empty(), [""; 0]));
         let (reply, _) = driven.ask(&Request::Describe, Bytes::new(), Duration::ZERO).await?;
         let Reply::Description { isolation, capabilities } = reply else {
@@ -71,8 +71,7 @@ impl RemoteBackend {
     }
 
     async fn open(&self, spec: &SandboxSpec) -> Result<RemoteDriver, Error> {
-        let (log, max) = (Arc::clone(&spec.log), spec.limits.payload_bytes_max);
-        let link = Link::open(&*self.connect, self.patience, log, max).await?;
+        let link = Link::open(&*self.connect, self.patience).await?;
         Ok(RemoteDriver::new(link, spec))
     }
 }
@@ -132,10 +131,14 @@ impl RemoteBackend {
     pub async fn park(&self, spec: SandboxSpec) -> Result<InitReport, InitFailure> {
         let mut driver = self.make(spec).await?;
         let report = driver.init().await?;
-        let reply = driver.ask(&Request::Park, Bytes::new(), CREATE_TIME).await;
-        let parked: Result<(), Error> = done!(driver, reply, Park);
-        parked?;
+        driver.park().await?;
         Ok(report)
+    }
+
+    /// Creates a sandbox that can be parked.
+    #[cfg(feature = "vm")]
+    pub(crate) async fn create_to_park(&self, spec: SandboxSpec) -> Result<RemoteDriver, Error> {
+        self.make(spec).await
     }
 
     /// Wakes the machine on the other side with random bytes and the time, and adopts the sandbox
@@ -151,12 +154,7 @@ impl RemoteBackend {
         now: SystemTime,
     ) -> Result<Sandbox<Created>, Error> {
         let mut driver = self.open(spec).await?;
-        let (wants_lines, takes_bytes) = (spec.log.wants_lines(), spec.log.takes_bytes());
-        let request = Request::Adopt(Awakening { seed, now, wants_lines, takes_bytes });
-        let (reply, _) = driver.ask(&request, Bytes::new(), CREATE_TIME).await?;
-        let Reply::Created(result) = reply else { return Err(driver.wrong_reply()) };
-        driver.has_handle = result?.has_handle;
-        driver.is_adopted = true;
+        driver.adopt(spec, seed, now).await?;
         Ok(Sandbox::new(Box::new(driver)))
     }
 }
@@ -205,18 +203,19 @@ fn check_crosses(spec: &SandboxSpec) -> Result<(), Error> {
 
 /// The driver of a sandbox on the other side.
 #[derive(Debug)]
-struct RemoteDriver {
+pub(crate) struct RemoteDriver {
     link: Arc<Link>,
     limits: Limits,
     times: TimeLimits,
     has_handle: bool,
     is_abandoned: bool,
-    /// Whether it was parked, and has had its init.
+    /// Whether it was parked, and its programs have not gone on since.
     is_adopted: bool,
 }
 
 impl RemoteDriver {
-    fn new(link: Arc<Link>, spec: &SandboxSpec) -> Self {
+    pub(super) fn new(link: Arc<Link>, spec: &SandboxSpec) -> Self {
+        link.serve(Arc::clone(&spec.log), spec.limits.payload_bytes_max);
         Self {
             link,
             limits: spec.limits.clone(),
@@ -225,6 +224,30 @@ impl RemoteDriver {
             is_abandoned: false,
             is_adopted: false,
         }
+    }
+
+    /// Wakes the machine on the other side, and takes the sandbox that is parked there: one of this
+    /// connection's, or of an earlier one.
+    pub(crate) async fn adopt(
+        &mut self,
+        spec: &SandboxSpec,
+        seed: Bytes,
+        now: SystemTime,
+    ) -> Result<(), Error> {
+        let (wants_lines, takes_bytes) = (spec.log.wants_lines(), spec.log.takes_bytes());
+        let request = Request::Adopt(Awakening { seed, now, wants_lines, takes_bytes });
+        let (reply, _) = self.ask(&request, Bytes::new(), CREATE_TIME).await?;
+        let Reply::Created(result) = reply else { return Err(self.wrong_reply()) };
+        self.has_handle = result?.has_handle;
+        self.is_adopted = true;
+        Ok(())
+    }
+
+    /// Parks the sandbox, whose init has ended, on the other side. It outlives this connection, which
+    /// can adopt it again.
+    pub(crate) async fn park(&mut self) -> Result<(), Error> {
+        let reply = self.ask(&Request::Park, Bytes::new(), CREATE_TIME).await;
+        done!(self, reply, Park)
     }
 
     async fn ask(
@@ -274,7 +297,7 @@ const PARTS_MAX: usize = 4;
 impl Driver for RemoteDriver {
     fn init(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
         Box::pin(async move {
-            if self.is_adopted {
+            if std::mem::take(&mut self.is_adopted) {
                 return self.restore().await;
             }
             let reply = self.ask(&Request::Init, Bytes::new(), self.times.init).await;
@@ -284,9 +307,13 @@ impl Driver for RemoteDriver {
 
     fn restore(&mut self) -> BoxFuture<'_, Result<InitReport, InitFailure>> {
         Box::pin(async move {
-            let reply = self.ask(&Request::Restore, Bytes::new(), self.times.init).await;
+            let reply = self.ask(&Request::Restore, Bytes::new(), self.times.restore).await;
             done!(self, reply, Init)
         })
+    }
+
+    fn is_restored(&self) -> bool {
+        self.is_adopted
     }
 
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,17 +16,23 @@ use super::message::{self, Ended, Message, Reply, Request, Status};
 use super::outbox::Outbox;
 use super::{Fault, frame};
 use crate::log::LINE_BYTES_MAX;
-use crate::{EVENTS_KEPT, Error, Event, LiveUsage, LogSink, OUTPUT_BYTES_KEPT, StreamPart};
+use crate::{EVENTS_KEPT, Error, Event, LiveUsage, LogSink, NoLog, OUTPUT_BYTES_KEPT, StreamPart};
 
 /// The client's end of a connection.
 pub(super) struct Link {
     pub(super) outbox: Outbox,
     pub(super) patience: Duration,
     pub(super) killed: watch::Sender<bool>,
-    log: Arc<dyn LogSink>,
-    payload_bytes_max: usize,
+    /// The sandbox that the connection has, once it is known.
+    owner: OnceLock<Owner>,
     next_exec: AtomicU32,
     state: Mutex<State>,
+}
+
+/// The client's part of a sandbox's specification.
+struct Owner {
+    log: Arc<dyn LogSink>,
+    payload_bytes_max: usize,
 }
 
 /// The end of a program beside the sandbox's own, and its outputs.
@@ -61,8 +67,6 @@ impl Link {
     pub(super) async fn open(
         connect: &dyn Connect,
         patience: Duration,
-        log: Arc<dyn LogSink>,
-        payload_bytes_max: usize,
     ) -> Result<Arc<Self>, Fault> {
         let hello = async {
             let mut stream =
@@ -81,8 +85,7 @@ impl Link {
             outbox: Outbox::default(),
             patience,
             killed: watch::channel(false).0,
-            log,
-            payload_bytes_max,
+            owner: OnceLock::new(),
             next_exec: AtomicU32::new(1),
             state: Mutex::new(State { events, ..State::default() }),
         });
@@ -99,6 +102,17 @@ impl Link {
             reading.end(fault);
         });
         Ok(link)
+    }
+
+    /// Sets the receiver of the sandbox's output and the most bytes of an answer. Called once, before
+    /// the sandbox is asked for.
+    pub(super) fn serve(&self, log: Arc<dyn LogSink>, payload_bytes_max: usize) {
+        // The first counts.
+        drop(self.owner.set(Owner { log, payload_bytes_max }));
+    }
+
+    fn log(&self) -> &dyn LogSink {
+        self.owner.get().map_or(&NoLog, |owner| &*owner.log)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -186,7 +200,8 @@ impl Link {
     /// Returns how long a body may be now.
     fn body_bytes_max(&self) -> usize {
         // Output comes in parts of at most one frame, and the outputs of other programs at once.
-        let least = self.payload_bytes_max.max(frame::BODY_BYTES_MAX);
+        let payload = self.owner.get().map_or(0, |owner| owner.payload_bytes_max);
+        let least = payload.max(frame::BODY_BYTES_MAX);
         if self.state().execs.is_empty() { least } else { least.max(2 * OUTPUT_BYTES_KEPT) }
     }
 
@@ -202,10 +217,10 @@ impl Link {
                 if line.text.len() > LINE_BYTES_MAX {
                     return Err(Fault::Garbled("a line of output is too long"));
                 }
-                self.log.line(line);
+                self.log().line(line);
             }
-            Reply::Output(stream) => self.log.bytes(stream, &body),
-            Reply::Lost(bytes) => self.log.lost(bytes),
+            Reply::Output(stream) => self.log().bytes(stream, &body),
+            Reply::Lost(bytes) => self.log().lost(bytes),
             Reply::Begin { content_type } => self.hear_part(StreamPart::Begin { content_type })?,
             Reply::Data => self.hear_part(StreamPart::Data(body))?,
             Reply::WantInput(id) => match self.state().inputs.get(&id) {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The version of this protocol. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first bytes of the header of a hello.
 const MAGIC: &[u8; 16] = b"lambda-sandbox/r";

@@ -37,6 +37,8 @@
 //! [`Sandbox::pressure`](crate::Sandbox::pressure) is that after the last call, and
 //! [`Handle::usage`](crate::Handle::usage) at most 100 ms old.
 
+#[cfg(feature = "vm")]
+mod ahead;
 mod call;
 mod client;
 mod connect;
@@ -57,7 +59,11 @@ mod short;
 mod types;
 mod wire;
 
+#[cfg(feature = "vm")]
+pub(crate) use ahead::Ahead;
 pub use client::RemoteBackend;
+#[cfg(feature = "vm")]
+pub(crate) use client::RemoteDriver;
 pub use connect::{Connect, Duplex};
 pub use fault::Fault;
 pub use frame::{BODY_BYTES_MAX, HEADER_BYTES_MAX};

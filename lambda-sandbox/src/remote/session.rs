@@ -99,17 +99,7 @@ impl<'a> Session<'a> {
 
     /// Wakes the machine, and serves the sandbox that is parked.
     pub(super) async fn adopt(mut self, awakening: Awakening) -> Result<(), Fault> {
-        let parked = match self.parking.adopt(&awakening) {
-            Ok(parked) => parked,
-            Err(error) => {
-                self.reply(&Reply::Created(Err(short(error))), Bytes::new());
-                return Ok(());
-            }
-        };
-        self.expect_payloads(parked.payload_bytes_max);
-        self.forward = parked.forward;
-        let Awakening { wants_lines, takes_bytes, .. } = awakening;
-        self.forward.attach(self.outbox, wants_lines, takes_bytes);
+        let Some(parked) = self.take_parked(&awakening) else { return Ok(()) };
         self.found(&*parked.driver);
         self.carry_out(parked.driver, Phase::Adopted).await
     }
@@ -120,8 +110,12 @@ impl<'a> Session<'a> {
         self.inbox.limit_bodies(bytes_max.saturating_add(1 << 20));
     }
 
-    /// Freezes an idle sandbox and parks it. It ends if that fails.
-    async fn park(mut self, mut driver: Box<dyn Driver>) -> Result<(), Fault> {
+    /// Freezes an idle sandbox and parks it. It ends if that fails. Returns the sandbox if the client
+    /// adopts it again, and `None` after the connection's end.
+    async fn park(
+        &mut self,
+        mut driver: Box<dyn Driver>,
+    ) -> Result<Option<Box<dyn Driver>>, Fault> {
         let mut result = self.parking.check();
         if !self.inputs.is_empty() {
             let why = "the client writes an input of it".to_owned();
@@ -138,9 +132,44 @@ impl<'a> Session<'a> {
             let (forward, payload_bytes_max) = (Arc::clone(&self.forward), self.payload_bytes_max);
             self.parking.park(Parked { driver, forward, payload_bytes_max });
         }
+        let is_parked = result.is_ok();
         let done = Done::Park(result.map_err(short));
         self.reply(&Reply::Done { done, status }, Bytes::new());
-        Ok(())
+        if is_parked { self.adopt_again().await } else { Ok(None) }
+    }
+
+    /// Waits until the client adopts the sandbox that it has parked.
+    async fn adopt_again(&mut self) -> Result<Option<Box<dyn Driver>>, Fault> {
+        let awakening = loop {
+            match self.inbox.next().await {
+                Ok((Request::Adopt(awakening), _)) => break awakening,
+                Ok((request, body)) => self.beside(request, body)?,
+                // It stays for another connection.
+                Err(_ended) => return Ok(None),
+            }
+        };
+        let Some(parked) = self.take_parked(&awakening) else { return Ok(None) };
+        let is_watched = std::mem::take(&mut self.is_watched);
+        self.found(&*parked.driver);
+        if is_watched {
+            self.watch();
+        }
+        Ok(Some(parked.driver))
+    }
+
+    /// Wakes the machine, and takes the sandbox that is parked. Tells the client if there is none.
+    fn take_parked(&mut self, awakening: &Awakening) -> Option<Parked> {
+        let parked = match self.parking.adopt(awakening) {
+            Ok(parked) => parked,
+            Err(error) => {
+                self.reply(&Reply::Created(Err(short(error))), Bytes::new());
+                return None;
+            }
+        };
+        self.expect_payloads(parked.payload_bytes_max);
+        self.forward = Arc::clone(&parked.forward);
+        self.forward.attach(self.outbox, awakening.wants_lines, awakening.takes_bytes);
+        Some(parked)
     }
 
     async fn destroy(mut self, driver: Box<dyn Driver>) -> Result<(), Fault> {
@@ -182,7 +211,11 @@ impl<'a> Session<'a> {
                     phase = if result.is_ok() { Phase::Idle } else { Phase::Failed };
                     (Done::Init(result.map_err(short_failure)), Bytes::new())
                 }
-                (Request::Park, Phase::Idle) => return self.park(driver).await,
+                (Request::Park, Phase::Idle) => {
+                    let Some(adopted) = self.park(driver).await? else { return Ok(()) };
+                    (driver, phase) = (adopted, Phase::Adopted);
+                    continue;
+                }
                 (Request::Invoke(call), Phase::Idle) => {
                     let result = self.invoke(&mut *driver, call, body).await?;
                     phase = match &result {
@@ -441,6 +474,11 @@ fn short_failure(failure: InitFailure) -> InitFailure {
             cut(&mut error.error_type);
             error.body.truncate(FAILURE_BYTES_MAX);
             InitFailure::Reported(error)
+        }
+        InitFailure::RestoreReported(mut error) => {
+            cut(&mut error.error_type);
+            error.body.truncate(FAILURE_BYTES_MAX);
+            InitFailure::RestoreReported(error)
         }
         other => other,
     }

@@ -32,12 +32,12 @@ structures! {
         stack_bytes, file_bytes, address_space_bytes, locked_bytes, processor_seconds,
     }
     TimeLimits {
-        init, settle, shutdown_runtime, shutdown_internal, shutdown_external, run, run_processor,
+        init, restore, settle, shutdown_runtime, shutdown_internal, shutdown_external, run, run_processor,
     }
     Isolation { in_force, absent }
     Swept { removed }
     Usage { duration, memory_peak_bytes, cpu_time }
-    InitReport { duration, usage }
+    InitReport { duration, usage, is_restored }
     Response { body, content_type, streamed }
     FunctionError { error_type, body }
     Outcome { answer, usage }
@@ -59,7 +59,7 @@ variants! {
     }
     InitFailure {
         0 => Reported(error), 1 => Exited(exit), 2 => OutOfMemory, 3 => TimedOut(limit),
-        4 => Failed(error),
+        4 => Failed(error), 5 => RestoreReported(error), 6 => RestoreTimedOut(limit),
     }
     EndedBy {
         0 => Program, 1 => Signal, 2 => Memory, 3 => KernelMemory, 4 => WallTime,
@@ -77,7 +77,7 @@ variants! {
         5 => CpuWeight, 6 => Processors, 7 => ResourceLimits, 8 => ProcessLimit,
         9 => ScratchLimit, 10 => BlockIoLimit, 11 => Pressure, 12 => MemoryPeak, 13 => CpuTime,
         14 => PrivateNetwork, 15 => ReadOnlyRoot, 16 => ExternalExtensions, 17 => Run,
-        18 => Stdin, 19 => Exec,
+        18 => Stdin, 19 => Exec, 20 => Snapshots,
     }
     Defence {
         0 => Processes, 1 => FileSystem, 2 => Network, 3 => FilteredNetwork, 4 => Ipc, 5 => User,

@@ -10,6 +10,9 @@ pub struct TimeLimits {
     /// From the start of the runtime and the extensions until all of them ask for their first
     /// event. Lambda gives 10 s.
     pub init: Duration,
+    /// From the restore of a snapshot until the runtime has run its hooks and asks for its first event.
+    /// Lambda gives 10 s.
+    pub restore: Duration,
     /// From the answer until the runtime and the extensions ask for the next event.
     pub settle: Duration,
     /// At a shutdown with external extensions: from SIGTERM to SIGKILL of the runtime. Lambda gives
@@ -36,6 +39,7 @@ impl TimeLimits {
     pub(super) fn check(&self) -> Result<(), Error> {
         for (setting, time) in [
             ("times.init", self.init),
+            ("times.restore", self.restore),
             ("times.settle", self.settle),
             ("times.shutdown_runtime", self.shutdown_runtime),
             ("times.shutdown_internal", self.shutdown_internal),
@@ -59,6 +63,7 @@ impl Default for TimeLimits {
     fn default() -> Self {
         Self {
             init: Duration::from_secs(10),
+            restore: Duration::from_secs(10),
             settle: Duration::from_secs(2),
             shutdown_runtime: Duration::from_millis(300),
             shutdown_internal: Duration::from_millis(500),

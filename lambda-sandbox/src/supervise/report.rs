@@ -50,8 +50,10 @@ pub(super) fn init_end(
 ) {
     let (status, error_type) = match failure {
         None => ("success", None),
-        Some(InitFailure::TimedOut(_)) => ("timeout", None),
-        Some(InitFailure::Reported(error)) => ("error", Some(error.error_type.as_str())),
+        Some(InitFailure::TimedOut(_) | InitFailure::RestoreTimedOut(_)) => ("timeout", None),
+        Some(InitFailure::Reported(error) | InitFailure::RestoreReported(error)) => {
+            ("error", Some(error.error_type.as_str()))
+        }
         Some(InitFailure::OutOfMemory) => ("error", Some("Runtime.OutOfMemory")),
         Some(_) => ("error", Some("Runtime.ExitError")),
     };

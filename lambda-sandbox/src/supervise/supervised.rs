@@ -228,26 +228,26 @@ impl<P: Platform> Supervised<P> {
         if self.spec.limits.init_cpus.is_some() {
             self.platform.set_cpus(self.spec.limits.cpus)?;
         }
-        Ok(InitReport { duration: usage.duration, usage })
+        Ok(InitReport { duration: usage.duration, usage, is_restored: false })
     }
 
     async fn go_on_restored(&mut self) -> Result<InitReport, InitFailure> {
         let mut exit = self.exit.clone().ok_or(Error::Ended)?;
         if !self.session.waits_for_restore() {
-            return Ok(InitReport::default());
+            return Ok(InitReport { is_restored: true, ..InitReport::default() });
         }
         let began = Instant::now();
         self.frozen = false;
         self.platform.thaw()?;
-        let limit = self.spec.times.init;
+        let limit = self.spec.times.restore;
         let failure = tokio::select! {
             biased;
             ready = self.session.restored() => match ready {
                 Ready::Idle => None,
-                Ready::Failed(error) => Some(InitFailure::Reported(error)),
+                Ready::Failed(error) => Some(InitFailure::RestoreReported(error)),
             },
             exit = ended(&mut exit) => Some(self.init_exit(exit)),
-            () = tokio::time::sleep(limit) => Some(InitFailure::TimedOut(limit)),
+            () = tokio::time::sleep(limit) => Some(InitFailure::RestoreTimedOut(limit)),
         };
         self.drain();
         if let Some(failure) = failure {
@@ -255,7 +255,7 @@ impl<P: Platform> Supervised<P> {
         }
         let usage = self.usage(began);
         self.freeze_now()?;
-        Ok(InitReport { duration: usage.duration, usage })
+        Ok(InitReport { duration: usage.duration, usage, is_restored: true })
     }
 
     /// Starts the runtime when every extension has registered, as Lambda does. Returns only if that

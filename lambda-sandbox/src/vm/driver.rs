@@ -39,6 +39,10 @@ impl Driver for VmDriver {
         self.inside.restore()
     }
 
+    fn is_restored(&self) -> bool {
+        self.inside.is_restored()
+    }
+
     fn invoke(&mut self, invocation: Invocation) -> BoxFuture<'_, Result<Outcome, Error>> {
         self.inside.invoke(invocation)
     }

@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{self as unix, DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use super::unfinished::{self, Unfinished};
 use crate::{Error, Root};
 
 /// The cache of images.
@@ -23,9 +23,6 @@ pub(super) struct Images {
     /// Held while an image is made, so that each is made once.
     making: Arc<Mutex<()>>,
 }
-
-/// Numbers unfinished images of this process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Images {
     /// Opens the cache, and makes its folder.
@@ -94,17 +91,17 @@ impl Images {
         parts.iter().for_each(|part| digest.update(part.digest));
         digest.update([parts.len().to_le_bytes()[0], 2]);
         self.find(digest.finalize().into(), |image| {
-            let staged = Unfinished(self.unfinished("folder"));
             let failed = |path: &Path| {
                 let path = path.to_owned();
                 move |source| Error::failed("copying a part of the root", path, source)
             };
-            fs::create_dir(&staged.0).map_err(failed(&staged.0))?;
+            let staged =
+                Unfinished::folder(&self.folder, "folder").map_err(failed(&self.folder))?;
             for (part, number) in parts.iter().zip(0_u32..) {
-                let to = staged.0.join(number.to_string());
+                let to = staged.path.join(number.to_string());
                 copy(&part.path, &to).map_err(failed(&part.path))?;
             }
-            self.make(&staged.0, image)
+            self.make(&staged.path, image)
         })
     }
 
@@ -124,9 +121,9 @@ impl Images {
 
     fn make(&self, source: &Path, image: &Path) -> Result<(), Error> {
         let failed = |error| Error::failed("making an image of a root", source, error);
-        let unfinished = Unfinished(self.unfinished("image"));
+        let unfinished = Unfinished::file(&self.folder, "image").map_err(failed)?;
         let mut command = Command::new(MAKER);
-        command.args(["-T0", "--quiet"]).arg(&unfinished.0).arg(source);
+        command.args(["-T0", "--quiet"]).arg(&unfinished.path).arg(source);
         let output = command.stdin(Stdio::null()).output();
         let output = output.map_err(|error| no_maker(format!("{MAKER}: {error}")))?;
         if !output.status.success() {
@@ -134,34 +131,17 @@ impl Images {
             let end: String = text.chars().take(500).collect();
             return Err(failed(io::Error::other(format!("{MAKER}: {}: {end}", output.status))));
         }
-        fs::rename(&unfinished.0, image).map_err(failed)
+        fs::rename(&unfinished.path, image).map_err(failed)
     }
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Returns a path for something that is not finished.
-    pub(super) fn unfinished(&self, kind: &str) -> PathBuf {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(format!("{UNFINISHED}{}-{number}-{kind}", std::process::id()))
-    }
-
     /// Removes what ended hosts have begun to make.
     pub(super) fn sweep(&self) -> Result<Vec<String>, Error> {
         let failed = |source| Error::failed("reading a folder of images", &*self.folder, source);
-        let mut removed = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some(rest) = name.strip_prefix(UNFINISHED) else { continue };
-            let process = rest.split('-').next().unwrap_or_default();
-            if !Path::new("/proc").join(process).exists() {
-                drop(Unfinished(path.clone()));
-                removed.push(path.display().to_string());
-            }
-        }
-        Ok(removed)
+        unfinished::sweep(&self.folder).map_err(failed)
     }
 }
 
@@ -316,25 +296,10 @@ pub(super) fn hexadecimal(digest: &[u8]) -> String {
     text
 }
 
-/// A file or folder that is removed unless it was renamed.
-#[derive(Debug)]
-pub(super) struct Unfinished(pub(super) PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.0.is_dir() {
-            drop(fs::remove_dir_all(&self.0));
-        } else {
-            drop(fs::remove_file(&self.0));
-        }
-    }
-}
-
 const MAKER: &str = "mkfs.erofs";
 /// Files and folders up to this size share an image: each image takes one of a machine's disks.
 const SMALL_BYTES: u64 = 8 << 20;
 const SMALL_COUNT: u32 = 4096;
-const UNFINISHED: &str = "unfinished-";
 /// Disks beside the guest's root.
 pub(super) const DISKS_MAX: usize = 13;
 
@@ -406,23 +371,5 @@ mod tests {
         assert_eq!(last.target, Path::new("/var/task"));
         let large = others.iter().filter(|bind| !small(&bind.source)).count();
         assert!(large + 2 <= DISKS_MAX, "{large} large folders");
-    }
-
-    #[test]
-    fn unfinished_images_of_ended_processes_are_removed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let images = images(folder.path());
-        let path = |name: &str| images.folder.join(name);
-        let ours = path(&format!("{UNFINISHED}{}-0-image", std::process::id()));
-        // Process numbers end at 2^22.
-        for name in [&*ours, &path("unfinished-9999999-0-image"), &path("kept.erofs")] {
-            file(name, b"");
-        }
-        fs::create_dir(path("unfinished-9999999-0-folder")).expect("made");
-        assert_eq!(images.sweep().expect("swept").len(), 2);
-        let mut left: Vec<_> = fs::read_dir(&*images.folder).expect("read").flatten().collect();
-        left.sort_by_key(fs::DirEntry::file_name);
-        let left: Vec<_> = left.iter().map(fs::DirEntry::path).collect();
-        assert_eq!(left, [path("kept.erofs"), ours]);
     }
 }

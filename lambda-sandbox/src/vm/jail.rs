@@ -5,12 +5,12 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use lambda_vmm::Config;
 use tokio::task::JoinHandle;
 
 use super::settings::Settings;
+use super::share::Share;
 use crate::linux::{Extras, LinuxBackend, SystemCalls};
-use crate::{Backend as _, Error, Finished, Killer, Root, SandboxSpec, Swept, VmSize};
+use crate::{Backend as _, Error, Finished, Killer, Root, SandboxSpec, Swept};
 
 /// Makes jails of monitors.
 #[derive(Debug, Clone)]
@@ -37,22 +37,17 @@ impl Jail {
     }
 
     /// Starts a monitor with its control socket.
-    pub(super) async fn start(
-        &self,
-        control: OwnedFd,
-        size: VmSize,
-        config: &Config,
-    ) -> Result<Jailed, Error> {
-        let sandbox = self.backend.create(self.spec(control, size, config)).await?;
+    pub(super) async fn start(&self, control: OwnedFd, share: Share) -> Result<Jailed, Error> {
+        let sandbox = self.backend.create(self.spec(control, share)).await?;
         Ok(Jailed { killer: sandbox.killer(), running: Some(tokio::spawn(sandbox.run())) })
     }
 
-    fn spec(&self, control: OwnedFd, size: VmSize, config: &Config) -> SandboxSpec {
+    fn spec(&self, control: OwnedFd, share: Share) -> SandboxSpec {
         let root = Root::empty().with_bind(&self.monitor, MONITOR);
         let mut spec = SandboxSpec::new(root, [MONITOR, CONTROL]).named("monitor");
-        spec.limits.memory_bytes = config.memory_bytes.saturating_add(MONITOR_BYTES);
-        spec.limits.cpus = f64::from(config.vcpus).max(size.cpus) + MONITOR_CPUS;
-        spec.limits.processes_max = u32::from(config.vcpus) + MONITOR_THREADS;
+        spec.limits.memory_bytes = share.memory_bytes.saturating_add(MONITOR_BYTES);
+        spec.limits.cpus = f64::from(share.vcpus).max(share.cpus()) + MONITOR_CPUS;
+        spec.limits.processes_max = u32::from(share.vcpus) + MONITOR_THREADS;
         spec.limits.files_max = FILES_MAX;
         spec.limits.scratch_bytes = SCRATCH_BYTES;
         spec.linux =
@@ -62,6 +57,10 @@ impl Jail {
 }
 
 impl Jailed {
+    pub(super) fn is_alive(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.is_finished())
+    }
+
     /// Ends the monitor, and waits until its sandbox is released.
     pub(super) async fn end(mut self) {
         self.killer.kill();
@@ -89,7 +88,7 @@ const MONITOR: &str = "/monitor";
 /// The number of the control socket's descriptor.
 const CONTROL: &str = "3";
 /// Memory of a monitor beside its guest's: its program, its heap, and buffers of streams.
-const MONITOR_BYTES: u64 = 8 << 20;
+pub(super) const MONITOR_BYTES: u64 = 8 << 20;
 /// The share of a processor for the devices.
 const MONITOR_CPUS: f64 = 0.25;
 /// The thread of the devices, the sandbox's init, and one in reserve.
@@ -101,8 +100,10 @@ const SCRATCH_BYTES: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use lambda_vmm::Config;
+
     use super::*;
-    use crate::Completed;
+    use crate::{Completed, VmSize};
 
     /// A shell in the place of the monitor, as an escaped guest would be there: its attempts fail
     /// for the reason that is given.
@@ -143,7 +144,8 @@ mod tests {
 
     async fn attack(jail: &Jail, script: &str) -> Completed {
         let control = OwnedFd::from(std::fs::File::open("/dev/null").expect("opened"));
-        let mut spec = jail.spec(control, VmSize::of_memory(8 << 20), &Config::new(8 << 20));
+        let share = Share::of(&Config::new(8 << 20), VmSize::of_memory(8 << 20));
+        let mut spec = jail.spec(control, share);
         // It finds what to do by its name.
         spec.root = Root::empty().with_bind(&jail.monitor, "/busybox");
         spec.command = ["/busybox", "sh", "-c", script].map(Into::into).to_vec();

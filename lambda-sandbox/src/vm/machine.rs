@@ -1,33 +1,43 @@
 //! One virtual machine: the monitor's process, and the way to the agent in the guest.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lambda_vmm::{Config, Disk, Event, Resources, Source, Vm, memory_file};
 
+use super::blocking::{blocking, failed};
 use super::driver::Holds;
 use super::image::DISKS_MAX;
-use super::jail::{Jail, Jailed};
-use super::settings::{KVM, Settings};
+use super::jail;
+use super::monitor::{Empty, Parts, Process, open};
+use super::settings::Settings;
+use super::share::Share;
 use super::snapshots::Snapshot;
+use super::stock::Kept;
 use crate::remote::{Connect, Duplex, guest};
 use crate::{BoxFuture, Error, VmSize};
 
 /// A running machine whose agent is ready. Dropping it ends the machine.
 #[derive(Debug)]
 pub(super) struct Machine {
-    vm: Arc<Mutex<Vm>>,
+    way: Way,
     config: Config,
-    patience: Duration,
     process: Option<Process>,
     /// The agent's stream, until it is watched. The agent would connect again if this were closed.
     ready: Option<UnixStream>,
+}
+
+/// What a machine is made from: its size, its disks beside the guest's root, and how it begins.
+#[derive(Debug)]
+pub(super) struct Plan {
+    config: Config,
+    size: VmSize,
+    images: Vec<PathBuf>,
 }
 
 /// The disks of a machine beside the guest's root.
@@ -38,41 +48,50 @@ pub(super) enum Disks {
     Slots,
 }
 
-impl Machine {
-    /// Starts a machine with these disks beside the root, or restores it from a snapshot of one like
-    /// it, and waits for the agent. If the future is dropped, the machine ends when its start has.
-    pub(super) async fn start(
-        settings: &Settings,
-        jail: Option<&Jail>,
-        size: VmSize,
-        disks: Disks,
-        snapshot: Option<Snapshot>,
-    ) -> Result<Self, Error> {
+impl Plan {
+    pub(super) fn new(settings: &Settings, size: VmSize, disks: Disks) -> Result<Self, Error> {
         let config = config(settings, size, &disks);
         config.check().map_err(failed("starting a virtual machine"))?;
-        let (ours, theirs) = Vm::control_sockets().map_err(failed("making a control socket"))?;
-        let process = match jail {
-            Some(jail) => Process::Jailed(jail.start(theirs, size, &config).await?),
-            None => Process::start(&settings.monitor, theirs)?,
-        };
-        let settings = settings.clone();
         let images = match disks {
             Disks::Images(images) => images,
             Disks::Slots => Vec::new(),
         };
-        blocking(move || Self::boot(&settings, config, &images, snapshot, ours, process)).await?
+        Ok(Self { config, size, images })
+    }
+
+    /// Returns what the monitor may use.
+    pub(super) fn share(&self) -> Share {
+        Share::of(&self.config, self.size)
+    }
+
+    /// Returns the memory that the machine may use, with its monitor, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.config.memory_bytes.saturating_add(jail::MONITOR_BYTES)
+    }
+}
+
+impl Machine {
+    /// Starts a machine in an empty one, or restores it from a snapshot of one like it, and waits for
+    /// the agent. If the future is dropped, the machine ends when its start has.
+    pub(super) async fn start(
+        parts: &Parts,
+        empty: Empty,
+        plan: Plan,
+        snapshot: Option<Snapshot>,
+    ) -> Result<Self, Error> {
+        let settings = parts.settings.clone();
+        blocking(move || Self::boot(&settings, plan, snapshot, empty)).await?
     }
 
     fn boot(
         settings: &Settings,
-        config: Config,
-        disks: &[PathBuf],
+        plan: Plan,
         snapshot: Option<Snapshot>,
-        control: OwnedFd,
-        process: Process,
+        empty: Empty,
     ) -> Result<Self, Error> {
         let time = settings.patience;
-        let kvm = open(Path::new(KVM), OpenOptions::new().read(true).write(true))?;
+        let Plan { config, images, .. } = plan;
+        let (prepared, process) = empty.into_parts();
         let (memory, image, is_saved) = match snapshot {
             Some(Snapshot { state, memory }) => (memory, state, true),
             None => {
@@ -80,12 +99,10 @@ impl Machine {
                 (memory, open(&settings.kernel, OpenOptions::new().read(true))?, false)
             }
         };
-        let paths = std::iter::once(&settings.guest).chain(disks);
+        let paths = std::iter::once(&settings.guest).chain(&images);
         let disks: Vec<File> = paths
             .map(|path| open(path, OpenOptions::new().read(true)))
             .collect::<Result<_, _>>()?;
-        let prepared = Vm::prepare(control, kvm.as_fd(), time)
-            .map_err(failed("making an empty virtual machine"))?;
         let disks: Vec<_> = disks.iter().map(File::as_fd).collect();
         let resources = Resources {
             memory: memory.as_fd(),
@@ -104,20 +121,18 @@ impl Machine {
         let mut vm = vm.map_err(failed(step))?;
         let ready = wait_for_agent(&mut vm, settings)?;
         let vm = Arc::new(Mutex::new(vm));
-        Ok(Self { vm, config, patience: time, process: Some(process), ready: Some(ready) })
+        let way = Way { vm, patience: time };
+        Ok(Self { way, config, process: Some(process), ready: Some(ready) })
     }
 
-    /// Stops the machine for ever, and writes its state and memory to files. Blocks.
-    pub(super) fn save(&self, files: &Snapshot) -> Result<(), Error> {
-        let mut vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
-        vm.pause(self.patience).map_err(failed("pausing a virtual machine"))?;
-        let saved = vm.snapshot(&self.config, &files.state, &files.memory, self.patience);
-        saved.map(drop).map_err(failed("saving a virtual machine"))
+    /// Returns what saves this machine.
+    pub(super) fn saver(&self) -> Saver {
+        Saver { way: self.way(), config: self.config.clone() }
     }
 
     /// Returns the way to the agent.
     pub(super) fn way(&self) -> Way {
-        Way { vm: Arc::clone(&self.vm), patience: self.patience }
+        self.way.clone()
     }
 
     /// Returns a future that ends when the machine has. Called once.
@@ -157,11 +172,12 @@ impl Holds for Machine {
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.end_later();
-        }
+impl Kept for Machine {
+    fn is_alive(&mut self) -> bool {
+        let Some(ready) = &self.ready else { return false };
+        // The agent sends nothing: anything but waiting is the stream's end.
+        let read = ready.set_nonblocking(true).and_then(|()| (&mut &*ready).read(&mut [0]));
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -209,78 +225,6 @@ fn config(settings: &Settings, size: VmSize, disks: &Disks) -> Config {
 const CONSOLE: &str = "console=ttyS0";
 const PAGE_BYTES: u64 = 4096;
 
-fn open(path: &Path, options: &OpenOptions) -> Result<File, Error> {
-    options.open(path).map_err(|source| Error::failed("opening a part of a machine", path, source))
-}
-
-/// Keeps the causes of a monitor's error in its text.
-fn failed(step: &'static str) -> impl Fn(lambda_vmm::Error) -> Error {
-    move |error| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        Error::step(step, io::Error::other(text))
-    }
-}
-
-/// Runs work that blocks on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_runtime_ends| Error::Ended)
-}
-
-/// The monitor's process. Dropping it kills the process.
-#[derive(Debug)]
-enum Process {
-    /// A process with the rights of the host's user. Dropping it waits for its end.
-    Plain(Plain),
-    /// In a sandbox, which is released in the background.
-    Jailed(Jailed),
-}
-
-#[derive(Debug)]
-struct Plain(Child);
-
-impl Process {
-    fn start(monitor: &Path, control: OwnedFd) -> Result<Self, Error> {
-        let mut command = Command::new(monitor);
-        command.env_clear().stdin(Stdio::from(control)).stdout(Stdio::null());
-        let child = command.spawn();
-        child
-            .map(|child| Self::Plain(Plain(child)))
-            .map_err(|source| Error::failed("starting a monitor", monitor, source))
-    }
-
-    /// Kills the process, and waits until it is gone and what it held is released.
-    async fn end(self) {
-        match self {
-            // Without a runtime it is dropped here.
-            Self::Plain(plain) => drop(blocking(move || drop(plain)).await),
-            Self::Jailed(jailed) => jailed.end().await,
-        }
-    }
-
-    /// Kills the process, and waits for its end elsewhere.
-    fn end_later(mut self) {
-        if let Self::Plain(Plain(child)) = &mut self {
-            drop(child.kill());
-            // If there is no thread to be had, the closure is dropped here.
-            drop(std::thread::Builder::new().spawn(move || drop(self)));
-        }
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// The way to a machine and to its agent.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
@@ -288,26 +232,59 @@ pub(super) struct Way {
     patience: Duration,
 }
 
+/// Saves a machine.
+#[derive(Debug)]
+pub(super) struct Saver {
+    way: Way,
+    config: Config,
+}
+
+impl Saver {
+    /// Writes the state and memory of the machine to files, while it stands still. Blocks.
+    pub(super) fn save(&self, files: &Snapshot) -> Result<(), Error> {
+        self.way.pause()?;
+        let mut vm = self.way.vm();
+        let saved = vm.snapshot(&self.config, &files.state, &files.memory, self.way.patience);
+        drop(vm);
+        saved.map(drop).map_err(failed("saving a virtual machine"))
+    }
+
+    /// Lets the machine go on. Blocks.
+    pub(super) fn resume(&self) -> Result<(), Error> {
+        self.way.resume()
+    }
+}
+
 impl Way {
+    fn vm(&self) -> MutexGuard<'_, Vm> {
+        self.vm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the machine's processors. Blocks.
+    pub(super) fn pause(&self) -> Result<(), Error> {
+        self.vm().pause(self.patience).map_err(failed("pausing a virtual machine"))
+    }
+
+    /// Lets the machine's processors run. Blocks.
+    pub(super) fn resume(&self) -> Result<(), Error> {
+        self.vm().resume(self.patience).map_err(failed("resuming a virtual machine"))
+    }
+
     /// Puts an image into a slot. Blocks.
     pub(super) fn attach(&self, slot: usize, image: &Path) -> Result<(), Error> {
         let file = open(image, OpenOptions::new().read(true))?;
         // The guest's root is disk 0.
         let disk = u8::try_from(slot + 1).unwrap_or(u8::MAX);
-        let mut vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
-        let attached = vm.attach(disk, Some(file.as_fd()), self.patience);
+        let attached = self.vm().attach(disk, Some(file.as_fd()), self.patience);
         attached.map_err(failed("attaching a disk to a virtual machine"))
     }
 }
 
 impl Connect for Way {
     fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn Duplex>>> {
-        let (vm, patience) = (Arc::clone(&self.vm), self.patience);
+        let way = self.clone();
         Box::pin(async move {
-            let connected = blocking(move || {
-                let mut vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
-                vm.connect(guest::AGENT_PORT, patience)
-            });
+            let connected = blocking(move || way.vm().connect(guest::AGENT_PORT, way.patience));
             let stream = connected.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
             stream.set_nonblocking(true)?;
             Ok(Box::new(tokio::net::UnixStream::from_std(stream)?) as Box<dyn Duplex>)

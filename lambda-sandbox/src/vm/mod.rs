@@ -14,10 +14,15 @@
 //!
 //! A sandbox with [`SandboxSpec::snapshot`] starts from a snapshot of a machine in which one like it
 //! had ended its init. The first of them makes it: its machine is saved when the sandbox is frozen
-//! after its init, and ends. Each restored machine gets 64 random bytes and the time from the host
-//! before the sandbox is thawed; then the function's runtime runs its hooks (`restore/next` of the
-//! Runtime API), and asks for its first event. If a snapshot cannot be made or restored, it is
-//! removed, and the machine boots.
+//! after its init, and goes on. Each machine, that one too, gets 64 random bytes and the time from
+//! the host before the sandbox is thawed; then the function's runtime runs its hooks (`restore/next`
+//! of the Runtime API), and asks for its first event. If a snapshot cannot be restored, it is
+//! removed, and a machine boots. [`VmBackend::events`] tells why.
+//!
+//! Machines can be made ahead of their use: restored ones that stand still
+//! ([`Settings::clones_ready`]), and empty ones in their jails ([`Settings::monitors_ready`]). One
+//! that ends before its use is replaced. Nothing of a function runs in a restored machine before
+//! its use, and it gets its random bytes and the time then. [`Backend::sweep`] ends all of them.
 //!
 //! The monitor runs in a sandbox of the Linux backend: a root with its program alone, no network,
 //! one descriptor, a control group for the guest's memory and processors, and the system calls of
@@ -31,6 +36,8 @@
 //!
 //! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
 //!   restricted by its own filters of system calls alone.
+//! - If a restored machine's time stands still for hours, its monotonic clock has advanced all the same, as that of any frozen
+//!   sandbox.
 //! - Machines for many sandboxes boot: only a machine for one sandbox starts from a snapshot.
 //! - What a program has read from the kernel's random numbers before its snapshot is the same in all
 //!   that start from it, and so are the process numbers. Programs that keep a generator of their own
@@ -46,53 +53,67 @@
 //!   reports free pages to the host after two seconds.
 //! - An idle sandbox is frozen inside of the guest. The guest's kernel runs on.
 
+mod base;
+mod blocking;
+mod clones;
 mod driver;
+mod events;
+mod first;
 mod image;
 mod jail;
 mod machine;
+mod monitor;
 mod settings;
+mod share;
 mod shared;
 mod slots;
 mod snapshots;
+mod stock;
+mod sums;
+mod unfinished;
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bytes::Bytes;
+use tokio::sync::broadcast;
 
+pub use events::VmEvent;
 pub use settings::Settings;
 pub use shared::SharedVm;
 
+use self::base::Base;
+use self::clones::{Clones, Source, restore};
 use self::driver::VmDriver;
+use self::events::Teller;
+use self::first::{FirstDriver, Making};
 use self::image::Images;
 use self::jail::Jail;
-use self::machine::{Disks, Machine, blocking};
-use self::snapshots::{Key, Snapshot, Snapshots};
+use self::machine::{Disks, Machine, Plan};
+use self::monitor::{Monitors, Parts};
+use self::snapshots::{Key, Snapshots};
 use crate::remote::{RemoteBackend, guest};
 use crate::{
-    Backend, BoxFuture, Capability, Created, Defence, Error, InitFailure, Isolation, Limits,
-    Network, Sandbox, SandboxSpec, Swept, Vm, VmProvider, VmSize,
+    Backend, BoxFuture, Capability, Created, Defence, Error, Isolation, Limits, Network, Sandbox,
+    SandboxSpec, Swept, Vm, VmProvider, VmSize,
 };
 
-/// Creates sandboxes in virtual machines of their own. Clones share all state.
+/// Creates sandboxes in virtual machines of their own. Clones share all state. Machines that are
+/// kept ready end with the last clone.
 #[derive(Debug, Clone)]
 pub struct VmBackend(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    base: Arc<Base>,
     images: Images,
-    snapshots: Snapshots,
-    jail: Option<Jail>,
-    isolation: Isolation,
-    capabilities: BTreeSet<Capability>,
+    clones: Arc<Clones>,
+    monitors: Monitors,
 }
 
 impl VmBackend {
-    /// Starts one machine to learn what the backend in a guest offers, and ends it again.
+    /// Starts one machine to learn what the backend in a guest offers, and ends it again. Removes
+    /// what ended hosts have begun to make in the folder of images.
     ///
     /// # Errors
     ///
@@ -101,27 +122,46 @@ impl VmBackend {
     pub async fn start(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let images = Images::open(&settings.images)?;
+        images.sweep()?;
         let jail = settings.is_jailed.then(|| Jail::new(&settings)).transpose()?;
-        let (size, disks) = (size_for(&Limits::default()), Disks::Images(Vec::new()));
-        let machine = Machine::start(&settings, jail.as_ref(), size, disks, None).await?;
-        let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
+        let (parts, teller) = (Parts { settings, jail }, Teller::new());
+        let plan =
+            Plan::new(&parts.settings, size_for(&Limits::default()), Disks::Images(Vec::new()))?;
+        let monitors = Monitors::new(&parts, teller.clone());
+        let empty = monitors.take(plan.share()).await?;
+        let machine = Machine::start(&parts, empty, plan, None).await?;
+        let agent = RemoteBackend::with_patience(machine.way(), parts.settings.patience).await?;
         let mut isolation = agent.isolation();
         isolation.absent.remove(&Defence::Kernel);
-        let kernel = match &jail {
+        let kernel = match &parts.jail {
             Some(_) => "a virtual machine, and its monitor in a sandbox",
             None => "a virtual machine, and its monitor a process of the host",
         };
         isolation.in_force.insert(Defence::Kernel, kernel.to_owned());
-        let capabilities = agent.capabilities();
+        let mut capabilities = agent.capabilities();
+        capabilities.insert(Capability::Snapshots);
         machine.end().await;
-        let snapshots = Snapshots::new(images.clone(), settings.snapshots_max);
-        let shared = Shared { settings, images, snapshots, jail, isolation, capabilities };
-        Ok(Self(Arc::new(shared)))
+        let snapshots = Snapshots::new(images.clone(), parts.settings.snapshots_max);
+        let base = Arc::new(Base { parts, snapshots, isolation, capabilities, teller });
+        let clones = Arc::new(Clones::new(&base));
+        Ok(Self(Arc::new(Shared { base, images, clones, monitors })))
+    }
+
+    /// Returns the events of snapshots and of machines that are kept ready, from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<VmEvent> {
+        self.0.base.teller.listen()
+    }
+
+    /// Returns how many restored machines are ready now, and how many empty ones.
+    #[must_use]
+    pub fn ready(&self) -> (usize, usize) {
+        (self.0.clones.ready(), self.0.monitors.ready())
     }
 
     async fn make(&self, mut spec: SandboxSpec) -> Result<Sandbox<Created>, Error> {
-        let Shared { settings, images, jail, isolation, .. } = &*self.0;
-        prepare(&mut spec, isolation)?;
+        let Shared { base, images, .. } = &*self.0;
+        prepare(&mut spec, &base.isolation)?;
         let root = images.of_root(&spec.root).await?;
         let disks = root.images();
         spec.root = root.inside(|image| {
@@ -129,104 +169,95 @@ impl VmBackend {
             guest::place(u8::try_from(at).unwrap_or(u8::MAX), 0)
         });
         let size = size_for(&spec.limits);
-        if let Some(name) = spec.snapshot.take() {
-            match self.restore(&name, &spec, &disks, size).await {
-                Ok(sandbox) => return Ok(sandbox),
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, name, "a machine boots: no snapshot serves");
-                }
-            }
+        match spec.snapshot.take() {
+            Some(name) => self.clone_or_save(Source { name, disks, size }, spec).await,
+            None => self.boot(disks, size, spec).await,
         }
-        let disks = Disks::Images(disks);
-        let machine = Machine::start(settings, jail.as_ref(), size, disks, None).await?;
-        let sandbox = self.agent(&machine).create(spec).await?;
+    }
+
+    /// Creates a sandbox in a new machine.
+    async fn boot(
+        &self,
+        disks: Vec<PathBuf>,
+        size: VmSize,
+        spec: SandboxSpec,
+    ) -> Result<Sandbox<Created>, Error> {
+        let Shared { base, monitors, .. } = &*self.0;
+        let plan = Plan::new(&base.parts.settings, size, Disks::Images(disks))?;
+        let empty = monitors.take(plan.share()).await?;
+        let machine = Machine::start(&base.parts, empty, plan, None).await?;
+        let sandbox = base.agent(&machine).create(spec).await?;
         Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
     }
 
-    /// Starts a sandbox from the snapshot of this name, which is made if there is none.
-    async fn restore(
+    /// Starts a sandbox from a snapshot, or the one from which the snapshot is made.
+    async fn clone_or_save(
         &self,
-        name: &str,
-        spec: &SandboxSpec,
-        disks: &[PathBuf],
-        size: VmSize,
+        source: Source,
+        spec: SandboxSpec,
     ) -> Result<Sandbox<Created>, Error> {
-        let Shared { settings, snapshots, jail, .. } = &*self.0;
+        let Shared { base, clones, monitors, .. } = &*self.0;
         let key = {
-            let (name, spec, disks) = (name.to_owned(), spec.clone(), disks.to_vec());
-            let settings = settings.clone();
-            blocking(move || Key::of(&name, &spec, &disks, size, &settings)).await??
+            let (source, spec, base) = (source.clone(), spec.clone(), Arc::clone(base));
+            let settings = move |base: &Base| {
+                let Source { name, disks, size } = &source;
+                base.snapshots.key(name, &spec, disks, *size, &base.parts.settings)
+            };
+            blocking::blocking(move || settings(&base)).await??
         };
-        let snapshot = {
-            let turn = snapshots.turn(&key);
-            let _alone = turn.lock().await;
-            match self.in_snapshots(&key, Snapshots::open).await? {
-                Some(snapshot) => snapshot,
-                None => self.save(&key, spec, disks, size).await?,
+        if let Some(ready) = clones.take(&key) {
+            match ready.adopt(&spec).await {
+                Ok(sandbox) => return Ok(sandbox),
+                Err(error) => {
+                    let (name, error) = (source.name.clone(), Arc::new(error));
+                    base.teller.tell(VmEvent::ReadyLost { name, error });
+                }
             }
+        }
+        let turn = base.snapshots.turn(&key).lock_owned();
+        // The first one's init, and the start and the end of its machine.
+        let patience = spec.times.init.saturating_add(base.parts.settings.patience * 2);
+        let Ok(turn) = tokio::time::timeout(patience, turn).await else {
+            // Whoever makes the snapshot has not begun the init.
+            return self.boot(source.disks, source.size, spec).await;
         };
         let restored = async {
-            let disks = Disks::Images(disks.to_vec());
-            let machine =
-                Machine::start(settings, jail.as_ref(), size, disks, Some(snapshot)).await?;
-            let sandbox = self.agent(&machine).adopt(spec, seed()?, SystemTime::now()).await?;
-            Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
-        };
-        let restored = restored.await;
-        if restored.is_err() {
-            let forget = |all: &Snapshots, key: &Key| {
-                all.forget(key);
-                Ok(())
+            let Some(snapshot) = base.in_snapshots(&key, |all, key| all.open(key)).await? else {
+                return Ok(None);
             };
-            self.in_snapshots(&key, forget).await?;
+            let plan = source.plan(base)?;
+            let empty = monitors.take(plan.share()).await?;
+            restore(base, empty, plan, snapshot, &spec).await.map(Some)
+        };
+        match restored.await {
+            Ok(Some(sandbox)) => {
+                clones.want(key, source);
+                Ok(sandbox)
+            }
+            Ok(None) => {
+                let plan = source.plan(base)?;
+                let empty = monitors.take(plan.share()).await?;
+                let machine = Machine::start(&base.parts, empty, plan, None).await?;
+                let inside = base.agent(&machine).create_to_park(spec.clone()).await?;
+                let (base, clones) = (Arc::clone(base), Arc::clone(clones));
+                let saver = machine.saver();
+                let making = Making { base, clones, key, source, spec, saver, turn };
+                let first = FirstDriver::new(inside, making);
+                Ok(Sandbox::new(Box::new(VmDriver::new(Box::new(first), machine))))
+            }
+            Err(error) => {
+                clones.forget(&key);
+                let forget = |all: &Snapshots, key: &Key| {
+                    all.forget(key);
+                    Ok(())
+                };
+                base.in_snapshots(&key, forget).await?;
+                drop(turn);
+                let (name, error) = (source.name, Arc::new(error));
+                base.teller.tell(VmEvent::RestoreFailed { name, error });
+                self.boot(source.disks, source.size, spec).await
+            }
         }
-        restored
-    }
-
-    /// Boots a machine, waits until a sandbox in it has ended its init, and saves the machine, which
-    /// ends.
-    async fn save(
-        &self,
-        key: &Key,
-        spec: &SandboxSpec,
-        disks: &[PathBuf],
-        size: VmSize,
-    ) -> Result<Snapshot, Error> {
-        let Shared { settings, jail, .. } = &*self.0;
-        let disks = Disks::Images(disks.to_vec());
-        let machine = Machine::start(settings, jail.as_ref(), size, disks, None).await?;
-        let parked = self.agent(&machine).park(spec.clone()).await;
-        parked.map_err(|failure| match failure {
-            InitFailure::Failed(error) => error,
-            other => Error::step("the init of a sandbox to be saved", std::io::Error::other(other)),
-        })?;
-        let (saved, machine) = self
-            .in_snapshots(key, move |all, _| {
-                let writing = all.begin()?;
-                Ok((machine.save(&writing.files).map(|()| writing), machine))
-            })
-            .await?;
-        machine.end().await;
-        let writing = saved?;
-        self.in_snapshots(key, |all, key| all.keep(writing, key)).await
-    }
-
-    /// Does something with the files of snapshots, on a thread that may block.
-    async fn in_snapshots<T: Send + 'static>(
-        &self,
-        key: &Key,
-        work: impl FnOnce(&Snapshots, &Key) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (snapshots, key) = (self.0.snapshots.clone(), key.clone());
-        blocking(move || work(&snapshots, &key)).await?
-    }
-
-    /// Returns the agent of a machine, which is like that of any other machine of this backend.
-    fn agent(&self, machine: &Machine) -> RemoteBackend {
-        let Shared { settings, isolation, capabilities, .. } = &*self.0;
-        let (isolation, capabilities) = (isolation.clone(), capabilities.clone());
-        RemoteBackend::known(machine.way(), settings.patience, isolation, capabilities)
     }
 }
 
@@ -262,36 +293,29 @@ impl VmProvider for VmBackend {
     }
 }
 
-/// Returns random bytes for a restored machine.
-fn seed() -> Result<Bytes, Error> {
-    let mut seed = [0; SEED_BYTES];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
-    read.map_err(|source| Error::failed("reading random bytes", "/dev/urandom", source))?;
-    Ok(Bytes::copy_from_slice(&seed))
-}
-
-const SEED_BYTES: usize = 64;
-
 impl Backend for VmBackend {
     fn create(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Sandbox<Created>, Error>> {
         Box::pin(self.make(spec))
     }
 
     fn isolation(&self) -> Isolation {
-        self.0.isolation.clone()
+        self.0.base.isolation.clone()
     }
 
     fn capabilities(&self) -> BTreeSet<Capability> {
-        self.0.capabilities.clone()
+        self.0.base.capabilities.clone()
     }
 
     fn sweep(&self) -> BoxFuture<'_, Result<Swept, Error>> {
         Box::pin(async move {
-            let mut swept = match &self.0.jail {
+            let Shared { base, images, clones, monitors } = &*self.0;
+            clones.clear().await;
+            monitors.clear().await;
+            let mut swept = match &base.parts.jail {
                 Some(jail) => jail.sweep().await?,
                 None => Swept::default(),
             };
-            swept.removed.extend(self.0.images.sweep()?);
+            swept.removed.extend(images.sweep()?);
             Ok(swept)
         })
     }

@@ -23,6 +23,16 @@ pub struct Settings {
     /// ([`SandboxSpec::snapshot`](crate::SandboxSpec::snapshot)). Each takes as much disk as its
     /// machine had used memory. Those that were not used for longest are removed. The default is 64.
     pub snapshots_max: usize,
+    /// Restored machines that are kept ready of each snapshot that was used lately, so that a sandbox
+    /// starts faster. They stand still. The default is 0.
+    pub clones_ready: usize,
+    /// The most memory of all restored machines that are kept ready, in bytes. Each counts with what
+    /// it may use at most: the memory of its guest and of its monitor. When there is no room, those
+    /// of the snapshots that were not used for longest end. The default is 1 GiB.
+    pub ready_bytes_max: u64,
+    /// Empty machines in their jails that are kept ready for each of the four sizes that were used
+    /// last. Each takes up to 8 MiB. The default is 0.
+    pub monitors_ready: usize,
     /// Memory of a guest beyond the sandbox's limit, in bytes, for the kernel and the agent. The
     /// default is 64 MiB.
     pub guest_bytes: u64,
@@ -53,6 +63,9 @@ impl Settings {
             monitor: monitor.into(),
             images: images.into(),
             snapshots_max: 64,
+            clones_ready: 0,
+            ready_bytes_max: 1 << 30,
+            monitors_ready: 0,
             guest_bytes: 64 << 20,
             patience: Duration::from_secs(20),
             console: false,

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::base::Base;
+use super::blocking::blocking;
 use super::driver::{Holds, VmDriver};
 use super::image::{DISKS_MAX, Images};
-use super::machine::{Disks, Machine, Way, blocking};
+use super::machine::{Disks, Machine, Plan, Way};
 use super::slots::{Slots, Taken};
 use super::{VmBackend, prepare};
 use crate::remote::{RemoteBackend, guest};
@@ -62,9 +64,12 @@ impl Holds for InSlots {
 impl SharedVm {
     /// Starts a machine without sandboxes.
     pub(super) async fn start(backend: &VmBackend, size: VmSize) -> Result<Self, Error> {
-        let super::Shared { settings, images, jail, isolation, .. } = &*backend.0;
-        let mut machine = Machine::start(settings, jail.as_ref(), size, Disks::Slots, None).await?;
-        let agent = RemoteBackend::with_patience(machine.way(), settings.patience).await?;
+        let super::Shared { base, images, monitors, .. } = &*backend.0;
+        let Base { parts, isolation, .. } = &**base;
+        let plan = Plan::new(&parts.settings, size, Disks::Slots)?;
+        let empty = monitors.take(plan.share()).await?;
+        let mut machine = Machine::start(parts, empty, plan, None).await?;
+        let agent = RemoteBackend::with_patience(machine.way(), parts.settings.patience).await?;
         let (tell, ended) = watch::channel(false);
         let watching = machine.watch()?;
         drop(tokio::spawn(async move {

@@ -1,20 +1,27 @@
-//! Snapshots of machines whose sandbox has ended its init. A snapshot is a folder of two files
-//! beside the images. It is kept under a digest of all that the saved machine depends on, so that
-//! another kernel, base, code, size or processor never meets it.
+//! Snapshots of machines whose sandbox has ended its init. A snapshot is a folder of three files
+//! beside the images: state, memory, and the memory's checksum. It is kept under a digest of all that
+//! the saved machine depends on, so that another kernel, base, code, size or processor never meets
+//! it.
+//!
+//! The files are written in a folder of another name, which is renamed when all of them are on disk.
+//! So a host or a machine that ends in the middle leaves no snapshot. The checksum is compared when a
+//! host uses a snapshot for the first time: later changes by the disk are not noticed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
-use super::image::{Images, Unfinished, hexadecimal, identity};
+use super::image::{Images, hexadecimal, identity};
 use super::settings::Settings;
-use crate::{Error, SandboxSpec, VmSize};
+use super::sums;
+use super::unfinished::{self, Unfinished};
+use crate::{Error, SandboxSpec, TimeLimits, VmSize};
 
 /// The snapshots of one folder of images.
 #[derive(Debug, Clone)]
@@ -23,6 +30,10 @@ pub(super) struct Snapshots {
     kept_max: usize,
     /// Held while a snapshot is made, so that each is made once.
     making: Arc<Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>>,
+    /// The memory files whose checksum was right.
+    checked: Arc<Mutex<BTreeMap<Key, [u64; 7]>>>,
+    /// What a saved processor depends on.
+    processor: Arc<str>,
 }
 
 /// The name of a snapshot.
@@ -46,7 +57,8 @@ pub(super) struct Writing {
 
 impl Snapshots {
     pub(super) fn new(images: Images, kept_max: usize) -> Self {
-        Self { images, kept_max, making: Arc::default() }
+        let processor = processor("/proc/cpuinfo".as_ref(), "/proc/version".as_ref()).into();
+        Self { images, kept_max, making: Arc::default(), checked: Arc::default(), processor }
     }
 
     /// Returns what must be held while the snapshot with this key is looked for and made.
@@ -67,11 +79,13 @@ impl Snapshots {
                 Err(source) => Err(Error::failed("opening a snapshot", path, source)),
             }
         };
-        let (Some(state), Some(memory)) = (open(STATE)?, open(MEMORY)?) else {
+        let (Some(state), Some(memory), Some(sum)) = (open(STATE)?, open(MEMORY)?, open(SUM)?)
+        else {
             // A part of it may be there.
             self.forget(key);
             return Ok(None);
         };
+        self.check(key, &memory, &sum).inspect_err(|_| self.forget(key))?;
         // When it was used last. That it cannot be noted makes it go earlier.
         drop(
             OpenOptions::new()
@@ -82,41 +96,67 @@ impl Snapshots {
         Ok(Some(Snapshot { state, memory }))
     }
 
+    /// Checks a memory file, once for each host.
+    fn check(&self, key: &Key, memory: &File, sum: &File) -> Result<(), Error> {
+        let at = || self.folder(key).join(MEMORY);
+        let failed = |source| Error::failed("checking the memory of a snapshot", at(), source);
+        let found = identity(&memory.metadata().map_err(failed)?);
+        if self.checked().get(key) == Some(&found) {
+            return Ok(());
+        }
+        let expected = io::read_to_string(sum).map_err(failed)?;
+        if sums::of(memory).map_err(failed)?.to_string() != expected {
+            return Err(failed(io::Error::other("its checksum is wrong")));
+        }
+        let mut checked = self.checked();
+        if checked.len() > CHECKED_MAX {
+            checked.clear();
+        }
+        checked.insert(key.clone(), found);
+        Ok(())
+    }
+
+    fn checked(&self) -> MutexGuard<'_, BTreeMap<Key, [u64; 7]>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the files of a new snapshot. Blocks.
     pub(super) fn begin(&self) -> Result<Writing, Error> {
-        let folder = Unfinished(self.images.unfinished("snapshot"));
-        let failed = |source| Error::failed("making the files of a snapshot", &folder.0, source);
-        DirBuilder::new().mode(0o700).create(&folder.0).map_err(failed)?;
-        let make = |name| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true).mode(0o600);
-            options.open(folder.0.join(name)).map_err(failed)
-        };
+        let within = self.images.folder();
+        let failed = |source| Error::failed("making the files of a snapshot", within, source);
+        let folder = Unfinished::folder(within, EXTENSION).map_err(failed)?;
+        let make = |name| new_file(&folder.path.join(name)).map_err(failed);
         let files = Snapshot { state: make(STATE)?, memory: make(MEMORY)? };
         Ok(Writing { folder, files })
     }
 
     /// Keeps a snapshot that was written, and removes those that were not used for longest beyond
     /// the most that are kept. Blocks.
-    pub(super) fn keep(&self, writing: Writing, key: &Key) -> Result<Snapshot, Error> {
+    pub(super) fn keep(&self, writing: Writing, key: &Key) -> Result<(), Error> {
         let folder = self.folder(key);
-        match fs::rename(&writing.folder.0, &folder) {
+        writing.finish().map_err(|source| {
+            Error::failed("writing a snapshot to disk", &writing.folder.path, source)
+        })?;
+        match fs::rename(&writing.folder.path, &folder) {
             Ok(()) => {}
-            // Another host has made it meanwhile. This one uses its own, once.
+            // Another host has made it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(source) => return Err(Error::failed("keeping a snapshot", folder, source)),
         }
+        let synced = File::open(self.images.folder()).and_then(|within| within.sync_all());
+        synced.map_err(|source| Error::failed("keeping a snapshot", &folder, source))?;
         let mut kept: Vec<(SystemTime, PathBuf)> = self.kept()?;
         kept.sort();
         let beyond = kept.len().saturating_sub(self.kept_max.max(1));
         // Machines that run from them go on: they have the files open.
-        kept.drain(..beyond).for_each(|(_, old)| drop(Unfinished(old)));
-        Ok(writing.files)
+        kept.drain(..beyond).for_each(|(_, old)| unfinished::remove(&old));
+        Ok(())
     }
 
     /// Removes a snapshot from which no machine can be restored. Blocks.
     pub(super) fn forget(&self, key: &Key) {
-        drop(Unfinished(self.folder(key)));
+        unfinished::remove(&self.folder(key));
+        self.checked().remove(key);
     }
 
     /// Returns the folders of all snapshots, with when each was used last.
@@ -139,16 +179,33 @@ impl Snapshots {
     }
 }
 
-impl Key {
+impl Writing {
+    /// Adds the checksum, and waits until all files are on disk.
+    fn finish(&self) -> io::Result<()> {
+        let Snapshot { state, memory } = &self.files;
+        let mut sum = new_file(&self.folder.path.join(SUM))?;
+        sum.write_all(sums::of(memory)?.to_string().as_bytes())?;
+        let folder = File::open(&self.folder.path)?;
+        [state, memory, &sum, &folder].into_iter().try_for_each(File::sync_all)
+    }
+}
+
+/// Makes a file for this user alone.
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+impl Snapshots {
     /// Returns the key of a sandbox: by its name for the snapshot, its specification with the images
     /// as the guest sees them, the size of its machine, the programs, and this processor. Blocks.
-    pub(super) fn of(
+    pub(super) fn key(
+        &self,
         name: &str,
         spec: &SandboxSpec,
         images: &[PathBuf],
         size: VmSize,
         settings: &Settings,
-    ) -> Result<Self, Error> {
+    ) -> Result<Key, Error> {
         let mut digest = Sha256::new();
         for path in [&settings.kernel, &settings.guest, &settings.monitor] {
             let found = fs::metadata(path);
@@ -157,14 +214,16 @@ impl Key {
                 digest.update(number.to_le_bytes());
             }
         }
-        let SandboxSpec { function, root, command, environment, limits, times, .. } = spec;
+        let SandboxSpec { function, root, command, environment, limits, .. } = spec;
+        // The time of an init that is over does not matter.
+        let times = TimeLimits { init: TimeLimits::default().init, ..spec.times };
         let (folder, guest_bytes) = (&spec.working_directory, settings.guest_bytes);
         let parts = (name, function, root, command, environment, folder);
         // Texts of these types have all of their fields.
         let text = format!("{parts:?} {limits:?} {times:?} {images:?} {size:?} {guest_bytes}");
         digest.update(text);
-        digest.update(processor("/proc/cpuinfo".as_ref(), "/proc/version".as_ref()));
-        Ok(Self(hexadecimal(&digest.finalize())))
+        digest.update(self.processor.as_bytes());
+        Ok(Key(hexadecimal(&digest.finalize())))
     }
 }
 
@@ -181,6 +240,9 @@ fn processor(processors: &Path, kernel: &Path) -> String {
 
 const STATE: &str = "state";
 const MEMORY: &str = "memory";
+const SUM: &str = "sum";
+/// Checked files that are remembered.
+const CHECKED_MAX: usize = 1024;
 const EXTENSION: &str = "snapshot";
 
 #[cfg(test)]
@@ -205,11 +267,12 @@ mod tests {
     fn each_part_of_a_machine_changes_the_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = settings(folder.path());
+        let keys = snapshots(folder.path(), 1);
         let spec = SandboxSpec::new(Root::of_directory("/b"), ["/run"]).with_env("NAME", "value");
         let size = VmSize::of_memory(128 << 20);
         let key = |name: &str, spec: &SandboxSpec, images: &[&str], size, settings: &Settings| {
             let images: Vec<PathBuf> = images.iter().map(PathBuf::from).collect();
-            Key::of(name, spec, &images, size, settings).expect("a key")
+            keys.key(name, spec, &images, size, settings).expect("a key")
         };
         let usual = key("a", &spec, &["/1"], size, &settings);
         assert_eq!(usual, key("a", &spec, &["/1"], size, &settings));
@@ -278,8 +341,84 @@ mod tests {
         // One that has lost a file is none, and leaves nothing.
         fs::remove_file(snapshots.folder(&key("c")).join(MEMORY)).expect("removed");
         assert!(!is_there("c") && !snapshots.folder(&key("c")).exists());
-        // What was not finished is removed.
-        drop(snapshots.begin().expect("files"));
+        // What was not finished is removed: this host may end here.
+        let writing = snapshots.begin().expect("files");
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+        assert!(snapshots.images.sweep().expect("swept").is_empty(), "it is being written");
+        drop(writing);
         assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn a_changed_memory_file_is_noticed_once_by_each_host_and_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = Key("a".to_owned());
+        let make = || {
+            let ours = snapshots(folder.path(), 2);
+            let mut writing = ours.begin().expect("files");
+            writing.files.memory.write_all(&[7; 9000]).expect("written");
+            ours.keep(writing, &key).expect("kept");
+            ours
+        };
+        let ours = make();
+        assert!(ours.open(&key).expect("looked").is_some());
+        let memory = ours.folder(&key).join(MEMORY);
+        let mut bytes = fs::read(&memory).expect("read");
+        bytes[8999] = 8;
+        fs::write(&memory, bytes).expect("written");
+        let error = snapshots(folder.path(), 2).open(&key).expect_err("it was changed");
+        assert!(error.to_string().contains("checking the memory"), "{error}");
+        assert!(!memory.exists());
+        // One that was cut, by a host that has used it before.
+        let ours = make();
+        assert!(ours.open(&key).expect("looked").is_some());
+        File::options().write(true).open(&memory).and_then(|it| it.set_len(10)).expect("cut");
+        assert!(ours.open(&key).is_err() && !memory.exists());
+    }
+
+    /// A host that is killed while it writes a snapshot, at each step: no other host finds the
+    /// snapshot, and the next one removes what was written.
+    #[test]
+    fn a_host_that_is_killed_while_it_writes_leaves_nothing() {
+        const NAME: &str = "a_host_that_is_killed_while_it_writes_leaves_nothing";
+        let key = Key("a".to_owned());
+        if let (Ok(folder), Ok(step)) = (std::env::var("SNAPSHOT_AT"), std::env::var("STOP_AT")) {
+            let ours = snapshots(folder.as_ref(), 2);
+            let mut writing = ours.begin().expect("files");
+            if step != "begun" {
+                writing.files.memory.write_all(&[7; 9000]).expect("written");
+            }
+            if step == "finished" {
+                writing.finish().expect("on disk");
+            }
+            fs::write(Path::new(&folder).join("there"), "").expect("told");
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            return;
+        }
+        for step in ["begun", "half", "finished"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let test = format!("{}::{NAME}", module_path!().split_once("::").expect("a crate").1);
+            let mut host = std::process::Command::new(std::env::current_exe().expect("a path"))
+                .args(["--exact", &test, "--nocapture"])
+                .envs([("SNAPSHOT_AT", folder.path().as_os_str()), ("STOP_AT", step.as_ref())])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("a host");
+            let there = folder.path().join("there");
+            let began = std::time::Instant::now();
+            while !there.exists() && began.elapsed().as_secs() < 30 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            assert!(there.exists(), "{step}");
+            let next = snapshots(folder.path(), 2);
+            assert!(next.open(&key).expect("looked").is_none(), "{step}");
+            assert!(next.images.sweep().expect("swept").is_empty(), "{step}: it is being written");
+            host.kill().expect("killed");
+            host.wait().expect("waited");
+            assert_eq!(next.images.sweep().expect("swept").len(), 1, "{step}");
+            assert!(next.open(&key).expect("looked").is_none(), "{step}");
+            fs::remove_file(there).expect("removed");
+            assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0, "{step}");
+        }
     }
 }

@@ -19,8 +19,8 @@ pub(crate) fn check(root: &Path, name: &str) -> Result<bool, String> {
 }
 
 /// Runs a part of the tests that takes minutes, with the same gates: a cold start, clones of a
-/// snapshot and of a function, three functions of one customer in a machine, cold, warm and frozen,
-/// and hosts with machines of both generations.
+/// snapshot and of a function, machines that are made ahead, three functions of one customer in a
+/// machine, cold, warm and frozen, and hosts with machines of both generations.
 ///
 /// # Errors
 ///
@@ -51,13 +51,13 @@ fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     println!("{output}");
     let within = has_gates.then(|| GATES.iter().all(|gate| is_within(&output, *gate)));
     let demos: &[&str] = if has_demo(name) { &DEMOS } else { &[] };
-    let mut parts = PARTS.iter().filter(|part| has_part(part)).chain(demos);
+    let mut parts = PARTS.iter().filter(|part| is_wanted(part)).chain(demos);
     let passed = parts.all(|part| output.contains(&format!("{part}: exit 0")));
     Ok(passed && within != Some(false))
 }
 
-/// Returns whether a test program is built and runs: all do, unless `VM_PARTS` names some.
-fn has_part(part: &str) -> bool {
+/// Returns whether a test program is built and must pass: `VM_PARTS` names some, separated by blanks.
+fn is_wanted(part: &str) -> bool {
     std::env::var("VM_PARTS").map_or(true, |parts| parts.split(' ').any(|it| it == part))
 }
 
@@ -107,29 +107,11 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     let monitor = ["build", "-p", "lambda-vmm", "--bin", "lambda-vmm", "--example", "init"];
     run(&mut cargo(&monitor))?;
     run(&mut cargo(&["build", "-p", "lambda-guest"]))?;
+    run(&mut cargo(&["build", "-p", "lambda-sandbox", "--features", "vm", "--example", "hooks"]))?;
     if has_demo(name) {
         run(&mut cargo(&["build", "-p", "faas-host"]))?;
     }
-    let test = |arguments: &[&str], name: &str| {
-        let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
-        let output = output.map_err(|error| format!("cargo: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
-        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
-        test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
-    };
-    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
-    let mut tests = Vec::new();
-    for (part, arguments, name) in [
-        ("kernels", &["-p", "lambda-vmm"][..], "kernels"),
-        ("sandboxes", &sandbox, "vm"),
-        ("attacks", &sandbox, "attacks"),
-        ("host", &["-p", "lambda-host"], "machines"),
-    ] {
-        if has_part(part) {
-            tests.push((part, test(arguments, name)?));
-        }
-    }
+    let tests = test_programs(root, cargo)?;
     let programs = build.join(TARGET).join("release");
 
     let outer = folder.join("vm-root");
@@ -162,7 +144,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
         if has_demo(name) {
             fs::copy(programs.join("faas-host"), tree.join("faas-host"))?;
         }
-        programs_root(&tree.join("programs"))?;
+        programs_root(&tree.join("programs"), &programs.join("examples/hooks"))?;
         script(&tree.join("init"), &system(name))
     };
     make().map_err(|error| format!("{}: {error}", tree.display()))?;
@@ -171,6 +153,31 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
     guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
     pack(&outer, folder.join("vm.cpio"))
+}
+
+/// Builds the test programs that are wanted. Returns their names in the guest, and their paths.
+fn test_programs(
+    root: &Path,
+    cargo: impl Fn(&[&str]) -> Command,
+) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
+    let sources: [(&str, &[&str], &str); 4] = [
+        ("kernels", &["-p", "lambda-vmm"], "kernels"),
+        ("sandboxes", &sandbox, "vm"),
+        ("attacks", &sandbox, "attacks"),
+        ("host", &["-p", "lambda-host"], "machines"),
+    ];
+    let mut tests = Vec::new();
+    for (part, package, name) in sources.into_iter().filter(|(part, ..)| is_wanted(part)) {
+        let output = cargo(&[&["test", "--no-run", "--test", name], package].concat()).output();
+        let output = output.map_err(|error| format!("cargo: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
+        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
+        let test = test.map(|path| root.join(path));
+        tests.push((part, test.ok_or_else(|| format!("cargo test --no-run: {text}"))?));
+    }
+    Ok(tests)
 }
 
 /// Returns the second script, which runs the tests whose name contains `name`.
@@ -218,8 +225,9 @@ fn guest_root(
     run(Command::new("mkfs.erofs").args(["-T0", "--quiet"]).arg(to).arg(&tree))
 }
 
-/// Makes the root that sandboxes have: busybox with its names, and a runtime in its shell.
-fn programs_root(tree: &Path) -> std::io::Result<()> {
+/// Makes the root that sandboxes have: busybox with its names, runtimes in its shell, and a compiled
+/// one.
+fn programs_root(tree: &Path, hooks: &Path) -> std::io::Result<()> {
     for path in ["bin", "proc", "dev", "mnt", "tmp"] {
         fs::create_dir_all(tree.join(path))?;
     }
@@ -231,6 +239,7 @@ fn programs_root(tree: &Path) -> std::io::Result<()> {
     for name in ["wc", "wget"] {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(name))?;
     }
+    fs::copy(hooks, tree.join("hooks"))?;
     fs::write(tree.join("runtime"), RUNTIME)?;
     fs::write(tree.join("saved"), SAVED)
 }
@@ -339,7 +348,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 /// Test programs, as they are named in the guest.
 const PARTS: [&str; 4] = ["kernels", "sandboxes", "host", "attacks"];
-const SHORT: &str = "a_kernel_boots clones_of_a_snapshot three_sandboxes a_host_runs";
+const SHORT: &str = "a_kernel_boots clones_of_a three_sandboxes a_host_runs restored_machines";
 /// How many clones are made of a snapshot, unless `VM_CLONES` says otherwise.
 const CLONES: &str = "4";
 const TARGET: &str = "x86_64-unknown-linux-gnu";

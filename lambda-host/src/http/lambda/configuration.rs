@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::Arns;
+use crate::Host;
 use crate::function::image::ImageConfig;
 use crate::function::runtimes::version_arn;
+use crate::function::version::Version;
 use crate::function::{Function, FunctionState, Step};
 
 /// Where a function is in its life, as AWS's clients wait for it. The answer to a change tells of
@@ -35,11 +36,14 @@ impl Status {
 /// Returns what the API says of a function that is named with `qualifier`.
 pub(super) fn configuration(
     function: &Function,
-    arns: &Arns,
+    host: &Host,
     qualifier: Option<&str>,
     status: Status,
 ) -> Value {
-    let config = &function.config;
+    let (config, arns) = (&function.config, host.arns());
+    // As on AWS, `$LATEST` is never optimized.
+    let is_optimized =
+        config.snap_start && function.version != Version::Latest && host.starts_from_snapshots();
     let mut body = json!({
         "FunctionName": config.name.as_str(),
         "FunctionArn": arns.of_text(config.name.as_str(), qualifier),
@@ -58,8 +62,7 @@ pub(super) fn configuration(
         "TracingConfig": { "Mode": "PassThrough" },
         "SnapStart": {
             "ApplyOn": if config.snap_start { "PublishedVersions" } else { "None" },
-            // The host starts no sandbox from a snapshot.
-            "OptimizationStatus": "Off",
+            "OptimizationStatus": if is_optimized { "On" } else { "Off" },
         },
         "LoggingConfig": logging(function),
     });

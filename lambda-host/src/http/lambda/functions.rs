@@ -44,7 +44,7 @@ pub(super) async fn create(call: Call<'_>) -> Answer {
     let package = request.code.package(host, config.architecture).await?;
     let deployed = host.deploy_with(config, package, with).await;
     let function = deployed.map_err(|error| as_sent(error, &body))?;
-    let mut body = configuration(&function, host.arns(), None, Status::Creating);
+    let mut body = configuration(&function, host, None, Status::Creating);
     // AWS names the function, not the version that was published with it.
     body["FunctionArn"] = host.arns().function(&function.config.name).into();
     json(StatusCode::CREATED, &body)
@@ -82,9 +82,8 @@ pub(super) fn get_configuration(call: &Call<'_>) -> Answer {
 
 pub(super) fn list(call: &Call<'_>) -> Answer {
     let all_versions = call.input.text("FunctionVersion") == Some("ALL");
-    let arns = call.host.arns();
     let row = |function: &Function, qualifier: Option<&str>| {
-        let mut row = configuration(function, arns, qualifier, Status::of(function));
+        let mut row = configuration(function, call.host, qualifier, Status::of(function));
         super::configuration::without_state(&mut row);
         row
     };
@@ -119,7 +118,7 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
     let host = call.host;
     let target = host.latest(call.target()?)?;
     let publish = call.input.flag("Publish").unwrap_or(false);
-    let (arns, target_told) = (host.arns().clone(), target.clone());
+    let target_told = target.clone();
     let code: FunctionCode = call.input.read()?;
     let (dry_run, expected) = (code.dry_run, code.revision_id.clone());
     let before = host.function(target.clone())?;
@@ -147,7 +146,7 @@ pub(super) async fn update_code(call: Call<'_>) -> Answer {
     };
     let qualifier = publish.then(|| function.version.to_string());
     let qualifier = qualifier.as_deref().or(target_told.qualifier.as_deref());
-    json(StatusCode::OK, &configuration(&function, &arns, qualifier, status))
+    json(StatusCode::OK, &configuration(&function, host, qualifier, status))
 }
 
 pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
@@ -168,7 +167,7 @@ pub(super) async fn update_configuration(call: Call<'_>) -> Answer {
     let changed = host.update_config(target.clone(), expected, change).await;
     let function = changed.map_err(|error| as_sent(error, &body))?;
     let qualifier = target.qualifier.as_deref();
-    json(StatusCode::OK, &configuration(&function, host.arns(), qualifier, Status::Updating))
+    json(StatusCode::OK, &configuration(&function, host, qualifier, Status::Updating))
 }
 
 pub(super) async fn delete(call: &Call<'_>) -> Answer {
@@ -178,7 +177,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Answer {
 
 /// What is told of a function as its caller named it.
 pub(super) fn told(call: &Call<'_>, target: &Target, function: &Function, status: Status) -> Value {
-    configuration(function, call.host.arns(), target.qualifier.as_deref(), status)
+    configuration(function, call.host, target.qualifier.as_deref(), status)
 }
 
 pub(super) async fn publish_version(call: &Call<'_>) -> Answer {
@@ -190,7 +189,7 @@ pub(super) async fn publish_version(call: &Call<'_>) -> Answer {
     let function = call.host.publish_version(call.target()?, publish).await?;
     let version = function.version.to_string();
     let status = Status::of(&function);
-    json(StatusCode::CREATED, &configuration(&function, call.host.arns(), Some(&version), status))
+    json(StatusCode::CREATED, &configuration(&function, call.host, Some(&version), status))
 }
 
 pub(super) fn list_versions(call: &Call<'_>) -> Answer {
@@ -202,7 +201,7 @@ pub(super) fn list_versions(call: &Call<'_>) -> Answer {
         .iter()
         .map(|it| {
             let version = it.version.to_string();
-            let mut row = configuration(it, call.host.arns(), Some(&version), Status::of(it));
+            let mut row = configuration(it, call.host, Some(&version), Status::of(it));
             super::configuration::without_state(&mut row);
             row
         })
