@@ -97,6 +97,11 @@ impl Backlog {
         u32::try_from(self.functions.len()).unwrap_or(u32::MAX)
     }
 
+    /// Lets [`Self::sweep`] begin with the longest wait.
+    pub(crate) fn begin_sweep(&mut self) {
+        self.swept = None;
+    }
+
     /// Returns the next functions of a sweep, longest wait first, at most `most`. A sweep returns
     /// all that waited when it began; after its end the next one begins.
     pub(crate) fn sweep(&mut self, now: Time, most: usize) -> Vec<FunctionId> {

@@ -301,6 +301,11 @@ impl Function {
             && self.serving() < self.settings.provisioned_concurrency
     }
 
+    /// Returns whether it needs the room that is reserved for it.
+    pub(crate) fn needs_reserved(&self) -> bool {
+        self.waiting_count() > self.starting || self.lacks_provisioned()
+    }
+
     /// Returns how many more sandboxes must be started, with at most `max` starts for waiting
     /// invocations at once.
     pub(crate) fn missing(&self, max: u32) -> u32 {

@@ -51,22 +51,26 @@ impl Engine {
         let Some(Blocked::ForRoom(place)) = function.blocked else { return };
         let long = |since: Time| since.max(place.since) + GATHER_AFTER <= now;
         if function.provision_short() > 0 || function.uncovered_since().is_some_and(long) {
-            self.gather(id, None);
+            self.gather(id);
         }
     }
 
     /// Decides anew on a gathering that was not served in time: the function may have what it
-    /// needs, or what was to end for it may not.
-    pub(super) fn gather_again(&mut self, id: FunctionId, worker: WorkerId) {
-        let blocked = |it: &Function| matches!(it.blocked, Some(Blocked::ForRoom(_)));
-        if self.function(id).is_some_and(blocked) {
-            self.gather(id, Some(worker));
-        }
+    /// needs, or what was to end for it may no longer end. Returns whether it goes on.
+    pub(super) fn goes_on_gathering(&mut self, worker: WorkerId, number: u64) -> bool {
+        let Some((_, held)) = self.gathers_on(worker).filter(|it| it.0 == number) else {
+            return false;
+        };
+        self.count_reserved(worker, &held, -1);
+        let will = self.function(held.function).is_some_and(Function::needs_reserved)
+            && self.will_have_room(worker, held.function);
+        self.count_reserved(worker, &held, 1);
+        will
     }
 
-    /// Chooses a worker and reserves room on it that is not free yet: `before` if it will do, else
-    /// one with the most memory that is free or idle.
-    fn gather(&mut self, id: FunctionId, before: Option<WorkerId>) {
+    /// Chooses a worker, of those with the most memory that is free or idle, and reserves room on
+    /// it that is not free yet.
+    fn gather(&mut self, id: FunctionId) {
         let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
         let settings = function.settings;
         let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
@@ -88,9 +92,8 @@ impl Engine {
         };
         let mut found: Vec<_> = workers.in_seats(looked_at).filter(could).map(free).collect();
         found.sort_unstable();
-        let found = found.into_iter().take(LOOKED_INTO_MAX).map(|(_, at)| at);
-        let before = before.filter(|at| workers.get(*at).is_some_and(|row| could(&(*at, row))));
-        let chosen = before.into_iter().chain(found).find(|at| self.will_have_room(*at, id));
+        let mut found = found.into_iter().take(LOOKED_INTO_MAX).map(|(_, at)| at);
+        let chosen = found.find(|at| self.will_have_room(*at, id));
         let isolation = |at| workers.get(at).map_or(Isolation::Sandbox, |row| row.isolation);
         let chosen = chosen.map(|at| (at, needed_kib(config, isolation(at), memory_kib)));
         self.state.eviction_cursor = first + GATHERED_ON_MAX;

@@ -78,7 +78,7 @@ impl Engine {
         self.count_reserved(worker, held, 1);
     }
 
-    fn count_reserved(&mut self, worker: WorkerId, held: &Reservation, by: i64) {
+    pub(super) fn count_reserved(&mut self, worker: WorkerId, held: &Reservation, by: i64) {
         let (kib, milli) = (i64::from(held.memory_kib), i64::from(held.cpu_milli));
         self.state.workers.hold(worker, by * kib, by * milli, by * i64::from(held.slot));
     }
@@ -94,11 +94,12 @@ impl Engine {
     /// Handles a reservation that was not used in time: sandboxes that were to end have not ended,
     /// or those that would end run for longer.
     pub(super) fn on_reserved_too_long(&mut self, worker: WorkerId, number: u64) {
+        if self.goes_on_gathering(worker, number) {
+            let until = self.state.now + GATHER_AFTER;
+            return self.state.agenda.insert((until, Agenda::Reserved(worker, number)));
+        }
         let Some(held) = self.unreserve(worker, number) else { return };
         self.start_missing(held.function);
-        if held.gathers.is_some() {
-            self.gather_again(held.function, worker);
-        }
         self.on_room_freed(worker);
     }
 }

@@ -51,8 +51,12 @@ impl Engine {
                 return self.wait_for_rate(id);
             }
             match self.start_one(id) {
-                Wish::Started if provisioned => {}
-                Wish::Started => self.count_start(id),
+                Wish::Started => {
+                    if !provisioned {
+                        self.count_start(id);
+                    }
+                    self.requeue_if_blocked(id);
+                }
                 Wish::Never(reason) => {
                     if self.function(id).is_some_and(|it| it.waiting_count() > it.starting) {
                         self.reject_last(id, reason);
@@ -322,11 +326,16 @@ impl Engine {
     }
 
     /// Tries some functions of the backlog, longest wait first. A round of [`TRIED_MAX`] functions
-    /// takes several calls, so that none is long; the next round begins a [`TICK`] later. All that
-    /// waited when a sweep over the backlog began are tried before any is tried again.
+    /// takes several calls, so that none is long; the next round begins a [`TICK`] later. In a
+    /// larger backlog, all that waited when a sweep began are tried before any is tried again.
     pub(super) fn on_backlog_tick(&mut self) {
         if self.state.backlog_left == 0 {
-            self.state.backlog_left = self.state.backlog.len().min(TRIED_MAX);
+            let all = self.state.backlog.len();
+            self.state.backlog_left = all.min(TRIED_MAX);
+            if all <= TRIED_MAX {
+                // What is left of an earlier sweep would come before those that wait longer.
+                self.state.backlog.begin_sweep();
+            }
         }
         let most = self.state.backlog_left.min(TRIED_AT_ONCE);
         self.state.backlog_left -= most;
@@ -346,6 +355,15 @@ impl Engine {
         let place = self.place_of(id, account);
         self.leave_backlog(id);
         self.block(id, Blocked::ForRoom(place));
+    }
+
+    /// As [`Self::requeue`], for a function that may be in the backlog.
+    fn requeue_if_blocked(&mut self, id: FunctionId) {
+        if let Some(function) = self.function(id)
+            && matches!(function.blocked, Some(Blocked::ForRoom(_)))
+        {
+            self.requeue(id, function.settings.account);
+        }
     }
 
     /// Uses room that may have come free on a worker: first for its reservations, then for the
@@ -371,12 +389,8 @@ impl Engine {
             let next = self.state.backlog.next(most, has, fits);
             let Some(id) = next else { break };
             let started = self.start_for_backlog(id, worker);
-            if let Some(account) = self.function(id).map(|it| it.settings.account) {
-                self.unblock_if_served(id);
-                if self.function(id).is_some_and(|it| it.blocked.is_some()) {
-                    self.requeue(id, account);
-                }
-            }
+            self.unblock_if_served(id);
+            self.requeue_if_blocked(id);
             if !started {
                 break;
             }
@@ -400,9 +414,7 @@ impl Engine {
         let mut again = Vec::new();
         for (number, held) in self.free_reserved(worker) {
             let id = held.function;
-            let needed =
-                |it: &super::Function| it.waiting_count() > it.starting || it.lacks_provisioned();
-            let needed = self.function(id).is_some_and(needed);
+            let needed = self.function(id).is_some_and(super::Function::needs_reserved);
             let fits = needed && self.fits_on(id, worker, &Spare::default());
             self.hold_again(worker, &held);
             if needed && !fits {
@@ -412,7 +424,9 @@ impl Engine {
             if !needed {
                 continue;
             }
-            if !self.start_for_backlog(id, worker) {
+            if self.start_for_backlog(id, worker) {
+                self.requeue_if_blocked(id);
+            } else {
                 again.push(id);
             }
             self.unblock_if_served(id);
@@ -507,10 +521,8 @@ impl Engine {
             self.stop_unlisted(at, StopReason::Evicted);
             self.start_missing(own);
             // Without a sandbox, its turn comes after those that wait already.
-            if let Some(function) = self.function(own).filter(|it| it.serving() == 0)
-                && matches!(function.blocked, Some(Blocked::ForRoom(_)))
-            {
-                self.requeue(own, function.settings.account);
+            if self.function(own).is_some_and(|it| it.serving() == 0) {
+                self.requeue_if_blocked(own);
             }
         } else {
             self.stop(at, StopReason::Evicted);
