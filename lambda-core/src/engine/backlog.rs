@@ -6,6 +6,7 @@
 //! one for room on a worker skips functions that it cannot have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::id::{AccountId, FunctionId};
 use crate::settings::{FunctionSettings, kib};
@@ -44,7 +45,11 @@ pub(crate) struct Backlog {
     /// For each class, the owners with such functions, by share and by the time since which their
     /// first one waits.
     classes: BTreeMap<Class, BTreeSet<(u64, Time, Owner)>>,
-    functions: BTreeSet<FunctionId>,
+    /// All functions, longest wait first.
+    functions: BTreeSet<(Time, FunctionId)>,
+    /// The function that [`Self::sweep`] returned last, and the time at which its sweep began.
+    swept: Option<(Time, FunctionId)>,
+    swept_until: Time,
     /// Queues by [`Owner::number`].
     queues: BTreeMap<u64, Queue>,
     /// Accounts by the power of two of the number of their waiting invocations.
@@ -92,10 +97,26 @@ impl Backlog {
         u32::try_from(self.functions.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns at most `most` functions by id, starting at `from` and wrapping around.
-    pub(crate) fn some(&self, from: FunctionId, most: usize) -> Vec<FunctionId> {
-        let round = self.functions.range(from..).chain(self.functions.range(..from));
-        round.take(most).copied().collect()
+    /// Lets [`Self::sweep`] begin with the longest wait.
+    pub(crate) fn begin_sweep(&mut self) {
+        self.swept = None;
+    }
+
+    /// Returns the next functions of a sweep, longest wait first, at most `most`. A sweep returns
+    /// all that waited when it began; after its end the next one begins.
+    pub(crate) fn sweep(&mut self, now: Time, most: usize) -> Vec<FunctionId> {
+        let until = (self.swept_until, FunctionId(u32::MAX));
+        let mut swept = Vec::new();
+        if let Some(last) = self.swept.filter(|last| *last <= until) {
+            let left = (Bound::Excluded(last), Bound::Included(until));
+            swept.extend(self.functions.range(left).take(most).copied());
+        }
+        if swept.is_empty() {
+            self.swept_until = now;
+            swept.extend(self.functions.iter().take(most).copied());
+        }
+        self.swept = swept.last().copied();
+        swept.into_iter().map(|(_, function)| function).collect()
     }
 
     pub(crate) fn insert(&mut self, function: FunctionId, place: Place, share: u64, waiting: u32) {
@@ -109,7 +130,7 @@ impl Backlog {
         let before = queue.first().map(|(since, _)| *since);
         queue.insert((place.since, function));
         let after = queue.first().map(|(since, _)| *since);
-        self.functions.insert(function);
+        self.functions.insert((place.since, function));
         self.list(place, share, before, after);
     }
 
@@ -138,7 +159,7 @@ impl Backlog {
         if queue.is_empty() {
             owned.classes.remove(&place.class);
         }
-        self.functions.remove(&function);
+        self.functions.remove(&(place.since, function));
         if owned.classes.is_empty() {
             self.queues.remove(&place.owner.number());
             let account = place.owner.account;
@@ -267,7 +288,7 @@ mod tests {
         backlog.remove(FunctionId(1), place(1, 100, 5), 1);
         backlog.remove(FunctionId(3), place(2, 7, 8), 1);
         assert_eq!(next(&backlog, 100), Some(FunctionId(2)));
-        assert_eq!(backlog.some(FunctionId(9), 5), [FunctionId(2)]);
+        assert_eq!(backlog.sweep(Time::from_nanos(9), 5), [FunctionId(2)]);
         backlog.remove(FunctionId(2), place(2, 7, 9), 1);
         assert!(backlog.is_empty() && backlog.classes.is_empty() && backlog.fullest.is_empty());
     }
@@ -288,6 +309,24 @@ mod tests {
             (next(0), next(1), next(3)),
             (None, Some(FunctionId(1000)), Some(FunctionId(0)))
         );
+    }
+
+    #[test]
+    fn a_sweep_has_all_that_waited_when_it_began_and_none_twice() {
+        let mut backlog = Backlog::default();
+        for (function, since) in [(1, 5), (2, 3), (3, 4)] {
+            backlog.insert(FunctionId(function), place(1, 1, since), 0, 1);
+        }
+        let sweep = |backlog: &mut Backlog, now| {
+            let swept = backlog.sweep(Time::from_nanos(now), 2);
+            swept.into_iter().map(|it| it.0).collect::<Vec<_>>()
+        };
+        assert_eq!(sweep(&mut backlog, 9), [2, 3]);
+        // A start moves it to the end: the next sweep has it.
+        backlog.remove(FunctionId(2), place(1, 1, 3), 1);
+        backlog.insert(FunctionId(2), place(1, 1, 10), 0, 1);
+        assert_eq!(sweep(&mut backlog, 11), [1]);
+        assert_eq!((sweep(&mut backlog, 12), sweep(&mut backlog, 13)), (vec![3, 1], vec![2]));
     }
 
     #[test]

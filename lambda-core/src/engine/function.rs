@@ -79,6 +79,8 @@ pub(crate) struct Function {
     pub(crate) init_failures: u32,
     /// No start before this time: its starts fail by its own fault.
     pub(crate) start_from: Time,
+    /// The time at which its only sandbox became ready.
+    pub(crate) turn_since: Time,
     /// The sandbox that failed last.
     pub(crate) failed: Option<SandboxId>,
     /// The workers on which its starts failed since the last success, newest first.
@@ -150,6 +152,7 @@ impl Function {
             wanted: (0, 0),
             init_failures: 0,
             start_from: Time::ZERO,
+            turn_since: Time::ZERO,
             failed: None,
             failed_on: [WorkerId(NONE); 4],
             rolls_until: Time::ZERO,
@@ -288,6 +291,19 @@ impl Function {
             return 0;
         }
         self.settings.provisioned_concurrency.saturating_sub(self.serving() + self.reserved)
+    }
+
+    /// Returns whether provisioned sandboxes are missing and may be started now, also if room is
+    /// reserved for them.
+    pub(crate) fn lacks_provisioned(&self) -> bool {
+        !self.removed
+            && self.provision_due
+            && self.serving() < self.settings.provisioned_concurrency
+    }
+
+    /// Returns whether it needs the room that is reserved for it.
+    pub(crate) fn needs_reserved(&self) -> bool {
+        self.waiting_count() > self.starting || self.lacks_provisioned()
     }
 
     /// Returns how many more sandboxes must be started, with at most `max` starts for waiting

@@ -41,6 +41,9 @@ impl Engine {
         function.failed_on = [WorkerId(NONE); 4];
         function.init_failures = 0;
         function.start_from = Time::ZERO;
+        if function.serving() == 1 {
+            function.turn_since = now;
+        }
         let usual = function.start;
         function.start =
             if function.start.is_zero() { took } else { (function.start * 3 + took) / 4 };

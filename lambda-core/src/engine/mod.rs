@@ -9,6 +9,7 @@ mod eviction;
 mod fleet;
 pub(crate) mod function;
 mod functions;
+mod gathering;
 pub(crate) mod health;
 pub(crate) mod inspection;
 mod interfaces;
@@ -114,8 +115,6 @@ pub(crate) struct State {
     pub(crate) wanted: BTreeMap<u16, (u64, u64)>,
     /// The block of workers at which the next search for idle sandboxes begins.
     pub(crate) eviction_cursor: usize,
-    /// The function at which the next round over the backlog begins.
-    pub(crate) backlog_cursor: FunctionId,
     /// The number of functions that this round over the backlog has still to try.
     pub(crate) backlog_left: u32,
     /// The number of waiting invocations of all functions.
@@ -216,7 +215,6 @@ impl Engine {
             pools: pools::Pools::default(),
             wanted: BTreeMap::new(),
             eviction_cursor: 0,
-            backlog_cursor: FunctionId(0),
             backlog_left: 0,
             waiting: 0,
             stopping: 0,

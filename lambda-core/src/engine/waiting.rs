@@ -16,8 +16,6 @@ use crate::store::slot::SandboxSlot;
 
 /// The time between two attempts for functions in the backlog.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a function waits for room before room is gathered for it.
-const GATHER_AFTER: Duration = Duration::from_secs(2);
 /// The most functions of the backlog that are tried at each tick.
 const TRIED_MAX: u32 = 64;
 /// The most functions of the backlog that are tried in one call: each may look at hundreds of
@@ -53,8 +51,12 @@ impl Engine {
                 return self.wait_for_rate(id);
             }
             match self.start_one(id) {
-                Wish::Started if provisioned => {}
-                Wish::Started => self.count_start(id),
+                Wish::Started => {
+                    if !provisioned {
+                        self.count_start(id);
+                    }
+                    self.requeue_if_blocked(id);
+                }
                 Wish::Never(reason) => {
                     if self.function(id).is_some_and(|it| it.waiting_count() > it.starting) {
                         self.reject_last(id, reason);
@@ -323,19 +325,22 @@ impl Engine {
         true
     }
 
-    /// Tries some functions of the backlog. A round of [`TRIED_MAX`] functions takes several calls,
-    /// so that none is long; the next round begins a [`TICK`] later.
+    /// Tries some functions of the backlog, longest wait first. A round of [`TRIED_MAX`] functions
+    /// takes several calls, so that none is long; the next round begins a [`TICK`] later. In a
+    /// larger backlog, all that waited when a sweep began are tried before any is tried again.
     pub(super) fn on_backlog_tick(&mut self) {
         if self.state.backlog_left == 0 {
-            self.state.backlog_left = self.state.backlog.len().min(TRIED_MAX);
+            let all = self.state.backlog.len();
+            self.state.backlog_left = all.min(TRIED_MAX);
+            if all <= TRIED_MAX {
+                // What is left of an earlier sweep would come before those that wait longer.
+                self.state.backlog.begin_sweep();
+            }
         }
         let most = self.state.backlog_left.min(TRIED_AT_ONCE);
         self.state.backlog_left -= most;
-        let tried = self.state.backlog.some(self.state.backlog_cursor, most as usize);
-        if let Some(last) = tried.last() {
-            self.state.backlog_cursor = FunctionId(last.0.saturating_add(1));
-        }
-        for id in tried {
+        let now = self.state.now;
+        for id in self.state.backlog.sweep(now, most as usize) {
             self.start_missing(id);
             self.gather_if_it_waits_long(id);
         }
@@ -345,29 +350,20 @@ impl Engine {
         }
     }
 
-    /// Starts to gather room for a function that has waited for some time. A function with
-    /// sandboxes is served by those: room gathered beside them would be kept from others, and its
-    /// own sandboxes do not end for it.
-    fn gather_if_it_waits_long(&mut self, id: FunctionId) {
-        let now = self.state.now;
-        let Some(function) = self.function(id) else { return };
-        let long = |since: crate::time::Time| since + GATHER_AFTER <= now;
-        let blocked = matches!(function.blocked, Some(Blocked::ForRoom(_)));
-        let starved = function.serving() == 0 && function.uncovered_since().is_some_and(long);
-        if !blocked || !starved && function.provision_short() == 0 {
-            return;
-        }
-        let settings = function.settings;
-        let zones = self.zones_for(&settings).map_or(0, |(zones, _)| zones);
-        self.gather(id, zones);
-        self.unblock_if_served(id);
-    }
-
     /// Puts a function at the end of its account's queue.
     fn requeue(&mut self, id: FunctionId, account: AccountId) {
         let place = self.place_of(id, account);
         self.leave_backlog(id);
         self.block(id, Blocked::ForRoom(place));
+    }
+
+    /// As [`Self::requeue`], for a function that may be in the backlog.
+    fn requeue_if_blocked(&mut self, id: FunctionId) {
+        if let Some(function) = self.function(id)
+            && matches!(function.blocked, Some(Blocked::ForRoom(_)))
+        {
+            self.requeue(id, function.settings.account);
+        }
     }
 
     /// Uses room that may have come free on a worker: first for its reservations, then for the
@@ -393,12 +389,8 @@ impl Engine {
             let next = self.state.backlog.next(most, has, fits);
             let Some(id) = next else { break };
             let started = self.start_for_backlog(id, worker);
-            if let Some(account) = self.function(id).map(|it| it.settings.account) {
-                self.unblock_if_served(id);
-                if self.function(id).is_some_and(|it| it.blocked.is_some()) {
-                    self.requeue(id, account);
-                }
-            }
+            self.unblock_if_served(id);
+            self.requeue_if_blocked(id);
             if !started {
                 break;
             }
@@ -422,11 +414,7 @@ impl Engine {
         let mut again = Vec::new();
         for (number, held) in self.free_reserved(worker) {
             let id = held.function;
-            let needed = |it: &super::Function| {
-                let provisioned = it.settings.provisioned_concurrency;
-                it.waiting_count() > it.starting || it.provision_due && it.serving() < provisioned
-            };
-            let needed = self.function(id).is_some_and(needed);
+            let needed = self.function(id).is_some_and(super::Function::needs_reserved);
             let fits = needed && self.fits_on(id, worker, &Spare::default());
             self.hold_again(worker, &held);
             if needed && !fits {
@@ -436,7 +424,9 @@ impl Engine {
             if !needed {
                 continue;
             }
-            if !self.start_for_backlog(id, worker) {
+            if self.start_for_backlog(id, worker) {
+                self.requeue_if_blocked(id);
+            } else {
                 again.push(id);
             }
             self.unblock_if_served(id);
@@ -446,7 +436,7 @@ impl Engine {
 
     /// Returns whether a worker can have a sandbox of a function, with `spare` in addition to its
     /// free resources.
-    fn fits_on(&self, id: FunctionId, worker: WorkerId, spare: &Spare) -> bool {
+    pub(super) fn fits_on(&self, id: FunctionId, worker: WorkerId, spare: &Spare) -> bool {
         let Some(settings) = self.function(id).map(|it| it.settings) else { return false };
         let Some(row) = self.state.workers.get(worker) else { return false };
         let Some((zones, _)) = self.zones_for(&settings) else { return false };
@@ -477,11 +467,12 @@ impl Engine {
         if self.function(own).is_some_and(provisioned) {
             return false;
         }
-        if let Some(id) = self.gathers_on(worker)
-            && id != own
-            && self.ends_for(&held, id, serving, waits, 1)
+        if let Some(gathered) = self.gathers_on(worker)
+            && gathered.1.function != own
+            && self.ends_for_gathered(&held, gathered, waits)
         {
             self.evict_for(at, own, waits);
+            self.stop_gathering_if_enough(worker);
             return true;
         }
         let gives = self.gives(worker, &held);
@@ -497,7 +488,7 @@ impl Engine {
             if other.start_from > self.state.now {
                 return false;
             }
-            let due = !owner.on_demand || self.ends_for(&held, id, serving, waits, 0);
+            let due = !owner.on_demand || self.ends_for(&held, id, serving, waits);
             due && self.fits_on(id, worker, &gives)
         });
         let Some(id) = next else { return false };
@@ -512,24 +503,16 @@ impl Engine {
 
     /// Returns whether a sandbox of a function with `serving` sandboxes ends for function `id`.
     /// With `waits`: if `id` has fewer sandboxes in the same account, or its account holds less
-    /// memory per weight. Else: if the sandbox may be evicted. `gathers` of the reservations of
-    /// `id` are for the room that the sandbox would free.
-    fn ends_for(
-        &self,
-        held: &Sandbox,
-        id: FunctionId,
-        serving: u32,
-        waits: bool,
-        gathers: u32,
-    ) -> bool {
+    /// memory per weight. Else: if the sandbox may be evicted.
+    fn ends_for(&self, held: &Sandbox, id: FunctionId, serving: u32, waits: bool) -> bool {
         if !waits {
-            return self.may_evict_for(held, id, gathers);
+            return self.may_evict(held, id);
         }
         let (Some(own), Some(other)) = (self.function(held.function), self.function(id)) else {
             return false;
         };
         let same = own.settings.account == other.settings.account;
-        let fewer = same && other.serving() + other.reserved + 1 < serving + gathers;
+        let fewer = same && other.serving() + other.reserved + 1 < serving;
         fewer || self.is_poorer(other.settings.account, kib(other.settings.memory_bytes), held)
     }
 
@@ -537,6 +520,10 @@ impl Engine {
         if waits {
             self.stop_unlisted(at, StopReason::Evicted);
             self.start_missing(own);
+            // Without a sandbox, its turn comes after those that wait already.
+            if self.function(own).is_some_and(|it| it.serving() == 0) {
+                self.requeue_if_blocked(own);
+            }
         } else {
             self.stop(at, StopReason::Evicted);
         }
