@@ -406,7 +406,8 @@ fn count(most: usize, mut work: impl FnMut(usize) -> bool) -> usize {
     (0..most).take_while(|number| work(*number)).count()
 }
 
-/// Does the work in several processes, which then stay. Prints the sum.
+/// Does the work in several processes, which then stay. Prints the sum. Returns when none has ended
+/// its work for 5 s, on a slow machine after at most 30 s without any.
 fn in_processes(processes: usize, work: impl Fn(usize) -> usize) {
     let (mut done, told) = std::io::pipe().expect("made");
     for number in 0..processes {
@@ -420,15 +421,20 @@ fn in_processes(processes: usize, work: impl Fn(usize) -> usize) {
         }
     }
     drop(told);
+    let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut all = 0_u64;
         let mut one = [0; 8];
         while std::io::Read::read_exact(&mut done, &mut one).is_ok() {
             all += u64::from_ne_bytes(one);
             println!("kept {all}");
+            let _ = send.send(());
         }
     });
-    std::thread::sleep(Duration::from_secs(5));
+    let mut wait = Duration::from_secs(30);
+    while receive.recv_timeout(wait).is_ok() {
+        wait = Duration::from_secs(5);
+    }
 }
 
 fn touch(at: usize, bytes: usize) -> bool {
@@ -513,7 +519,8 @@ fn fill_unaccepted(at: &str, most: usize, more: impl Fn(i32) -> bool) -> usize {
     }
     count(most, |number| {
         let address = &listeners[number % listeners.len()];
-        TcpStream::connect_timeout(address, Duration::from_millis(50)).is_ok_and(|stream| {
+        // A connection that a full queue keeps waiting counts as refused.
+        TcpStream::connect_timeout(address, Duration::from_secs(1)).is_ok_and(|stream| {
             let written = stream.set_nonblocking(true).is_ok();
             let file = stream.into_raw_fd();
             written && write(file, 1 << 16) && more(file)
