@@ -114,26 +114,7 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     if has_demo(name) {
         run(&mut cargo(&["build", "-p", "faas-host"]))?;
     }
-    let test = |arguments: &[&str], name: &str| {
-        let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
-        let output = output.map_err(|error| format!("cargo: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
-        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
-        test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
-    };
-    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
-    let mut tests = Vec::new();
-    for (part, arguments, name) in [
-        ("kernels", &["-p", "lambda-vmm"][..], "kernels"),
-        ("sandboxes", &sandbox, "vm"),
-        ("attacks", &sandbox, "attacks"),
-        ("host", &["-p", "lambda-host"], "machines"),
-    ] {
-        if has_part(part) {
-            tests.push((part, test(arguments, name)?));
-        }
-    }
+    let tests = tests(root, cargo)?;
     let programs = build.join(TARGET).join("release");
 
     let outer = folder.join("vm-root");
@@ -175,6 +156,34 @@ fn image(root: &Path, folder: &Path, name: &str) -> Result<PathBuf, String> {
     guest_root(folder, &programs.join("examples/init"), &tree.join("root.erofs"), test_guest)?;
     guest_root(folder, &programs.join("lambda-guest"), &tree.join("guest.erofs"), None)?;
     pack(&outer, folder.join("vm.cpio"))
+}
+
+/// Builds the test programs that run. Returns their names in the guest, and their paths.
+fn tests(
+    root: &Path,
+    cargo: impl Fn(&[&str]) -> Command,
+) -> Result<Vec<(&'static str, PathBuf)>, String> {
+    let test = |arguments: &[&str], name: &str| {
+        let output = cargo(&[&["test", "--no-run", "--test", name], arguments].concat()).output();
+        let output = output.map_err(|error| format!("cargo: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find(|line| line.contains(&format!("tests/{name}.rs (")));
+        let test = line.and_then(|line| line.split_once('(')?.1.strip_suffix(')'));
+        test.map(|path| root.join(path)).ok_or_else(|| format!("cargo test --no-run: {text}"))
+    };
+    let sandbox = ["-p", "lambda-sandbox", "--features", "vm"];
+    let mut tests = Vec::new();
+    for (part, arguments, name) in [
+        ("kernels", &["-p", "lambda-vmm"][..], "kernels"),
+        ("sandboxes", &sandbox, "vm"),
+        ("attacks", &sandbox, "attacks"),
+        ("host", &["-p", "lambda-host"], "machines"),
+    ] {
+        if has_part(part) {
+            tests.push((part, test(arguments, name)?));
+        }
+    }
+    Ok(tests)
 }
 
 /// Returns the second script, which runs the tests whose name contains `name`.
