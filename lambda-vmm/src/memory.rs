@@ -173,38 +173,25 @@ impl Ram {
 }
 
 /// Gives whole pages of guest memory back to the host. The guest does not use them, and finds
-/// zeros or older data of its own in them later. Returns whether the range was guest memory.
-pub(crate) fn discard(
-    memory: &Memory,
-    mapping: Mapping,
-    address: GuestAddress,
-    length: usize,
-) -> bool {
-    if !address.0.is_multiple_of(PAGE_BYTES as u64)
-        || !length.is_multiple_of(PAGE_BYTES)
-        || length == 0
-    {
-        return false;
+/// zeros or older data of its own in them later. Other ranges are left alone.
+pub(crate) fn discard(memory: &Memory, mapping: Mapping, address: GuestAddress, length: usize) {
+    if !address.0.is_multiple_of(PAGE_BYTES as u64) || !length.is_multiple_of(PAGE_BYTES) {
+        return;
     }
-    let Ok(slice) = memory.get_slice(address, length) else { return false };
-    let advice = match mapping {
-        // Frees the pages of the file, too.
-        Mapping::Shared => libc::MADV_REMOVE,
-        Mapping::Private => libc::MADV_DONTNEED,
+    let Ok(slice) = memory.get_slice(address, length) else { return };
+    let place = slice.ptr_guard_mut();
+    let advices: &[i32] = match mapping {
+        // The first frees the pages of the file, too. It fails for a range with pages of the
+        // kernel, which are mapped privately.
+        Mapping::Shared => &[libc::MADV_REMOVE, libc::MADV_DONTNEED],
+        Mapping::Private => &[libc::MADV_DONTNEED],
     };
-    // SAFETY: `get_slice` succeeded, so the range lies in one mapping of guest memory, which this
-    // handle keeps mapped. Rust code holds no references into guest memory, only volatile slices,
-    // so that no reference sees its data change.
-    let code = unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length, advice) };
-    if code == 0 || mapping == Mapping::Private {
-        return code == 0;
-    }
-    // The range has pages of the kernel, which are mapped privately.
-    // SAFETY: as above.
-    let code = unsafe {
-        libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length, libc::MADV_DONTNEED)
-    };
-    code == 0
+    let _is_done = advices.iter().any(|advice| {
+        // SAFETY: `get_slice` succeeded, so the range lies in one mapping of guest memory, which
+        // `memory` keeps mapped. Rust code holds no references into guest memory, only volatile
+        // slices, so that no reference sees its data change.
+        unsafe { libc::madvise(place.as_ptr().cast(), length, *advice) == 0 }
+    });
 }
 
 /// A part of guest memory: where the guest finds it, and where it lies in the file.

@@ -11,6 +11,10 @@ use super::{Guest, boot, kernel, module, pack, run};
 
 /// Boots the guest and runs the tests whose name contains `name`. Returns whether all passed.
 ///
+/// `VM_PARTS` names the test programs that are built and run (all without it): `kernels`,
+/// `sandboxes`, `host`, `attacks`. `VM_CLONES` is the number of clones that tests make, and
+/// `VM_KERNEL` the machines' kernel.
+///
 /// # Errors
 ///
 /// A package, a kernel or a program cannot be installed, found, built or started.
