@@ -324,13 +324,12 @@ impl HostBuilder {
     /// cannot be started.
     pub async fn start(self) -> Result<Host, Error> {
         sweep(&self.backends).await?;
-        let snapshots = self.starts_from_snapshots();
-        let (data_folder, runtimes) = (self.data_folder, self.runtimes);
+        let (snapshots, data, runtimes) = (self.has_snapshots(), self.data_folder, self.runtimes);
         let (arns, named, event_settings) = (self.arns, self.accounts, self.events);
         let observer = Observer::new(self.invocations_kept);
         let (log_bounds, of_logs) = (self.log_bounds, observer.clone());
         let opening = move || {
-            let folder = Arc::new(DataFolder::open(data_folder.as_deref())?);
+            let folder = Arc::new(DataFolder::open(data.as_deref())?);
             let accounts = accounts::open(&folder, &arns, named, log_bounds, &of_logs)?;
             let code = CodeStore::open(folder.path().join("code"))?;
             let runtimes = Arc::new(runtimes.install(&folder.path().join("runtimes"))?);
@@ -397,7 +396,7 @@ impl HostBuilder {
 
     /// Returns whether sandboxes can start from snapshots. One would have the credentials of a role in
     /// it.
-    fn starts_from_snapshots(&self) -> bool {
+    fn has_snapshots(&self) -> bool {
         #[cfg(feature = "roles")]
         let has_roles = self.roles.is_some();
         #[cfg(not(feature = "roles"))]

@@ -18,13 +18,16 @@ use lambda_sandbox::{
 
 use crate::common::{config, echo, zip};
 
+/// The name of a snapshot, and the environment.
+type Asked = (Option<String>, BTreeMap<String, String>);
+
 /// A backend whose sandboxes are restored from the second of a name on. Clones share it.
 #[derive(Clone, Debug)]
 struct Saving {
     fake: FakeBackend,
     vms: FakeVms,
-    /// What was asked for: the names of snapshots with the environments.
-    asked: Arc<Mutex<Vec<(Option<String>, BTreeMap<String, String>)>>>,
+    /// What was asked for.
+    asked: Arc<Mutex<Vec<Asked>>>,
     hooks: Duration,
     fails: bool,
 }
@@ -36,7 +39,7 @@ impl Saving {
         Self { fake, vms, asked: Arc::default(), hooks, fails: false }
     }
 
-    fn asked(&self) -> Vec<(Option<String>, BTreeMap<String, String>)> {
+    fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }

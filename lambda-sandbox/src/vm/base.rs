@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::events::Teller;
 use super::machine::Machine;
 use super::monitor::Parts;
 use super::snapshots::{Key, Snapshots};
-use crate::remote::RemoteBackend;
+use crate::remote::{Ahead, RemoteBackend};
 use crate::{Capability, Error, Isolation};
 
 /// What all machines of a backend have in common.
@@ -40,7 +41,26 @@ impl Base {
         let patience = self.parts.settings.patience;
         RemoteBackend::known(machine.way(), patience, isolation, capabilities)
     }
+
+    /// Connects to the agent of a restored machine. Its kernel takes a new connection for one from
+    /// before the snapshot, and refuses it, until the agent has closed that one: monitors give
+    /// connections the same numbers. So it is tried again for a time.
+    pub(super) async fn connect(&self, machine: &Machine) -> Result<Ahead, Error> {
+        let (agent, began) = (self.agent(machine), Instant::now());
+        loop {
+            match agent.ahead().await {
+                Err(_refused) if began.elapsed() < CONNECT_TIME => {
+                    tokio::time::sleep(RETRY_TIME).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
 }
+
+/// How long a restored agent may take to close its old connections.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+const RETRY_TIME: Duration = Duration::from_millis(1);
 
 /// Returns random bytes for a restored machine.
 pub(super) fn seed() -> Result<Bytes, Error> {

@@ -52,7 +52,7 @@ impl Restored {
         let plan = source.plan(base)?;
         let empty = Empty::make(&base.parts, plan.share()).await?;
         let machine = Machine::start(&base.parts, empty, plan, Some(snapshot)).await?;
-        let ahead = base.agent(&machine).ahead().await?;
+        let ahead = base.connect(&machine).await?;
         let way = machine.way();
         blocking(move || way.pause()).await??;
         Ok(Some(Self { machine, ahead }))
@@ -140,6 +140,7 @@ pub(super) async fn restore(
     spec: &SandboxSpec,
 ) -> Result<Sandbox<Created>, Error> {
     let machine = Machine::start(&base.parts, empty, plan, Some(snapshot)).await?;
-    let sandbox = base.agent(&machine).adopt(spec, seed()?, SystemTime::now()).await?;
+    let ahead = base.connect(&machine).await?;
+    let sandbox = ahead.adopt(spec, seed()?, SystemTime::now()).await?;
     Ok(Sandbox::new(Box::new(VmDriver::new(sandbox.into_driver(), machine))))
 }

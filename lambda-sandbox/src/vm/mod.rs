@@ -36,8 +36,8 @@
 //!
 //! - With [`Settings::without_jail`] the monitor's process runs with the rights of the host's user,
 //!   restricted by its own filters of system calls alone.
-//! - If a restored machine's time stands still for hours, its monotonic clock has advanced all the same, as that of any frozen
-//!   sandbox.
+//! - The monotonic clock of a machine that stood still goes on meanwhile, as that of a frozen
+//!   sandbox does: timers that are overdue end when it goes on.
 //! - Machines for many sandboxes boot: only a machine for one sandbox starts from a snapshot.
 //! - What a program has read from the kernel's random numbers before its snapshot is the same in all
 //!   that start from it, and so are the process numbers. Programs that keep a generator of their own

@@ -138,7 +138,12 @@ impl Snapshots {
             Error::failed("writing a snapshot to disk", &writing.folder.path, source)
         })?;
         match fs::rename(&writing.folder.path, &folder) {
-            Ok(()) => {}
+            Ok(()) => {
+                // This host has just written it.
+                if let Ok(found) = writing.files.memory.metadata() {
+                    self.checked().insert(key.clone(), identity(&found));
+                }
+            }
             // Another host has made it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(source) => return Err(Error::failed("keeping a snapshot", folder, source)),
