@@ -7,6 +7,7 @@ mod clock;
 mod counting;
 mod eviction;
 mod fleet;
+pub(crate) mod forecast;
 pub(crate) mod function;
 mod functions;
 mod gathering;
@@ -38,12 +39,13 @@ use crate::command::{Command, StopReason};
 use crate::config::Config;
 use crate::event::{Event, EventError};
 use crate::explain::Explanation;
-use crate::id::{FunctionId, NetworkId, WorkerId};
+use crate::id::{FunctionId, NetworkId, WorkerId, Zone};
 use crate::idle::{FixedIdle, IdlePolicy};
 use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
+use crate::stats::demand::Demand;
 use crate::store::deadlines::Deadlines;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
@@ -124,6 +126,8 @@ pub(crate) struct State {
     /// For each isolation, the workers' memory sizes in KiB and the number of workers of each size.
     pub(crate) sizes: [BTreeMap<u32, u32>; 3],
     pub(crate) asked: fleet::Asked,
+    /// The memory in use of each zone of a fleet that sizes itself.
+    pub(crate) demand: BTreeMap<Zone, Demand>,
     pub(crate) losses: leases::Losses,
     /// The highest value that was evicted so far; the clock of [`IdlePolicy::worth`].
     pub(crate) worth_clock: f32,
@@ -220,6 +224,7 @@ impl Engine {
             stopping: 0,
             sizes: Default::default(),
             asked: fleet::Asked::default(),
+            demand: BTreeMap::new(),
             losses: leases::Losses::default(),
             worth_clock: 0.0,
             journal: VecDeque::new(),
