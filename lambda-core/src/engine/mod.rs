@@ -139,6 +139,8 @@ pub(crate) struct State {
 
 /// The most timers that fire in one call.
 const SLICE: usize = 512;
+/// As how many timers the end of a reservation counts.
+const RESERVATION: usize = 64;
 /// How long a restarted engine waits for the workers' reports before it replaces what may still
 /// run.
 pub(crate) const ADOPTION: Duration = Duration::from_secs(10);
@@ -350,7 +352,9 @@ impl Engine {
                 left = left.saturating_sub(1 + 2 * self.lose_some(worker));
                 continue;
             }
-            left -= 1;
+            // Reserved room that is given back is offered to the whole backlog.
+            let cost = if matches!(item, Agenda::Reserved(..)) { RESERVATION } else { 1 };
+            left = left.saturating_sub(cost);
             self.on_agenda(at, item);
             if item == Agenda::Backlog && self.state.backlog_left > 0 {
                 // A step over the backlog can take half a millisecond: the next call continues.
