@@ -1,7 +1,7 @@
 //! Measures what each part of the placement is worth, on workers with tens of processors.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [load] [POLICY...]]
+//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [load] [forecast] [POLICY...]]
 //! ```
 //!
 //! Measures of minutes after training: the mean over minutes of the busiest worker's load over the
@@ -10,7 +10,9 @@
 //! stays within the processors. For each seed (2 by default), all policies play the same
 //! invocations. With `terms`, four candidates by live load are played with the sandboxes of the
 //! same function in several weights. With `load`, the workers needed are left out, which take most
-//! of the time. If policies are named, only their rows are printed.
+//! of the time. If policies are named, only their rows are printed. With `forecast`, only the
+//! forecast of memory is measured, on a fleet that sizes itself: the memory that must be kept, over
+//! the highest that was needed within five minutes, so that it is too little in 1 % of the minutes.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -22,14 +24,14 @@ use lambda_core::*;
 const CPUS: f32 = 16.0;
 
 fn main() {
-    let words = ["terms", "load"];
+    let words = ["terms", "load", "forecast"];
     let only: Vec<_> = std::env::args()
         .skip(1)
         .filter(|it| it.parse::<u64>().is_err() && !words.contains(&it.as_str()))
         .collect();
     let wanted =
         |name: &str| only.iter().all(|it| it.starts_with('-')) || only.iter().any(|it| it == name);
-    let [terms, load_only] = words.map(|word| std::env::args().any(|it| it == word));
+    let [terms, load_only, forecast] = words.map(|word| std::env::args().any(|it| it == word));
     let seeds = std::env::args().filter_map(|it| it.parse().ok()).next().unwrap_or(2);
     let mut traces = Vec::new();
     match recorded() {
@@ -37,6 +39,9 @@ fn main() {
         None => println!("the recorded trace is not there: its rows are left out"),
     }
     traces.extend(workload::all(300, 240, 1).into_iter().map(|it| times(it, 2)));
+    if forecast {
+        return forecasts(&traces, seeds);
+    }
     println!(
         "| workload | policy | busiest over mean, 8 workers | 24 workers | idle GB-seconds | cold starts | workers needed |"
     );
@@ -141,6 +146,40 @@ fn play(trace: &Trace, policy: &Policy, workers: u32, seed: u64) -> Report {
     let settings =
         Settings { workers, seed, capacity, train_minutes, shape: true, ..Settings::default() };
     Simulation::new(trace, settings, engine, &config).run(&mut |_, _| ()).unwrap()
+}
+
+/// Prints what must be kept if the present need is multiplied by a margin, and if the forecast is.
+fn forecasts(traces: &[Trace], seeds: u64) {
+    println!("| workload | seed | as now: margin, kept over needed | forecast |");
+    println!("|---|---|---|---|");
+    for trace in traces {
+        for seed in 0..seeds {
+            let mut config = Config::default();
+            (config.account_concurrency_max, config.scaling_starts_max) = (u32::MAX, u32::MAX);
+            config.fleet = Some(FleetSizing::default());
+            let train_minutes = trace.minutes / 2;
+            let workers = 24;
+            let settings =
+                Settings { workers, seed, train_minutes, shape: true, ..Settings::default() };
+            let engine = Engine::new(config.clone(), seed);
+            let simulation = Simulation::new(trace, settings, engine, &config);
+            let memory = simulation.run(&mut |_, _| ()).unwrap().shape.unwrap().memory;
+            let needed: Vec<_> = memory
+                .windows(6)
+                .map(|minutes| minutes[1..].iter().map(|it| it[0]).fold(0.0, f32::max))
+                .collect();
+            let kept = [0, 1].map(|which| {
+                let mut margins: Vec<_> = (memory.iter().zip(&needed))
+                    .map(|(minute, needed)| needed / minute[which].max(f32::MIN_POSITIVE))
+                    .collect();
+                margins.sort_by(f32::total_cmp);
+                let margin = margins[margins.len() * 99 / 100];
+                let all: f32 = memory.iter().zip(&needed).map(|(it, _)| it[which]).sum();
+                format!("{margin:.2}, {:.3}", margin * all / needed.iter().sum::<f32>())
+            });
+            println!("| {} | {seed} | {} | {} |", trace.name, kept[0], kept[1]);
+        }
+    }
 }
 
 /// Returns the mean over minutes of the busiest worker's load over the mean load.

@@ -64,6 +64,7 @@ mod workers;
 pub use command::*;
 pub use config::*;
 pub use engine::Engine;
+pub use engine::forecast::Forecast;
 pub use engine::inspection::{AccountStatus, FunctionStatus};
 pub use event::*;
 pub use explain::*;

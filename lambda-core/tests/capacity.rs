@@ -214,3 +214,33 @@ fn the_sandboxes_of_a_function_are_spread_over_zones() {
         assert_eq!(zones, [1, 1, 1]);
     }
 }
+
+/// A burst at the half hour is expected again an hour later, and not before.
+#[test]
+fn a_forecast_repeats_the_change_of_an_hour_ago() {
+    let mut host = Host::new(|config| {
+        config.fleet = Some(FleetSizing { workers_max: 1, ..FleetSizing::default() });
+    });
+    host.join(0, Capacity::of_memory(32 * MIB));
+    host.put(0, |it| it.timeout = SECOND * 10_000);
+    (0..10).for_each(|_| assert!(host.run(0).is_some()));
+    host.wait(SECOND * 1800);
+    let burst: Vec<_> = (0..20).map(|_| (host.run(0).expect("room"), host.invoked)).collect();
+    host.wait(SECOND * 30);
+    for (sandbox, invocation) in burst {
+        let (invocation, reusable, used) = (InvocationId(invocation), false, Used::default());
+        host.tell(Event::InvocationEnded { invocation, sandbox, reusable, used });
+        host.tell(Event::SandboxGone { sandbox });
+    }
+    let expected = |host: &Host, minutes: u32| {
+        let of = host.engine.forecast(SECOND * 60 * minutes);
+        let [zone] = of[..] else { panic!("{of:?}") };
+        assert_eq!(zone.now_bytes, 10 * MIB);
+        (zone.expected_bytes / MIB, zone.workers)
+    };
+    assert_eq!(expected(&host, 60), (10, 1), "an hour has not passed");
+    host.wait(SECOND * 1800);
+    assert_eq!((expected(&host, 0), expected(&host, 20)), ((10, 1), (10, 1)));
+    assert_eq!(expected(&host, 40), (30, 2));
+    assert_eq!(Engine::new(Config::default(), 1).forecast(SECOND), []);
+}

@@ -365,7 +365,7 @@ impl Engine {
 
     /// Returns the number of workers of a zone that take sandboxes, their memory, and the memory
     /// given away, in KiB.
-    fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
+    pub(super) fn zone_memory(&self, zone: Zone) -> (u32, u64, u64) {
         let all = self.state.workers.kind(1 << zone.0, 0);
         let serves = |it: &&crate::workers::Worker| {
             it.zone == zone && matches!(it.phase, Phase::Serving | Phase::Suspect)
@@ -385,6 +385,7 @@ impl Engine {
             }
             self.state.asked.at.retain(|_, asked| !asked.is_empty());
             let (workers, memory, used) = self.zone_memory(zone);
+            self.state.demand.entry(zone).or_default().note(now, used);
             let joining = self.asked_for(zone, 0);
             let all = workers.saturating_add(joining);
             // Workers that were asked for count as present and empty.

@@ -39,8 +39,8 @@ pub(super) const GATHER_AFTER: Duration = Duration::from_secs(2);
 const TURN: Duration = Duration::from_secs(2);
 /// The most workers that one search for a gathering place looks at.
 const GATHERED_ON_MAX: usize = 256;
-/// The most workers of these whose sandboxes it looks at.
-const LOOKED_INTO_MAX: usize = 4;
+/// About the most sandboxes on these that it looks at.
+const SANDBOXES_MAX: u32 = 1000;
 
 impl Engine {
     /// Starts to gather room for a function that has waited for some time since it last started or
@@ -68,8 +68,8 @@ impl Engine {
         will
     }
 
-    /// Chooses a worker, of those with the most memory that is free or idle, and reserves room on
-    /// it that is not free yet.
+    /// Chooses a worker and reserves room on it that is not free yet. A function without sandboxes
+    /// has the worker with the most memory that is free or idle.
     fn gather(&mut self, id: FunctionId) {
         let Some(function) = self.function(id).filter(|it| it.reserved == 0) else { return };
         let settings = function.settings;
@@ -91,12 +91,20 @@ impl Engine {
             (Reverse(row.free_kib().saturating_add(workers.idle_kib(at))), at)
         };
         let mut found: Vec<_> = workers.in_seats(looked_at).filter(could).map(free).collect();
-        found.sort_unstable();
-        let mut found = found.into_iter().take(LOOKED_INTO_MAX).map(|(_, at)| at);
-        let chosen = found.find(|at| self.will_have_room(*at, id));
+        if is_starved(function) {
+            found.sort_unstable();
+        }
+        let mut left = SANDBOXES_MAX;
+        let chosen = found.into_iter().map(|(_, at)| at).find(|at| {
+            let looks = left > 0;
+            let all = workers.get(*at).map_or(0, |row| row.sandboxes);
+            left = left.saturating_sub(all.max(1));
+            looks && self.will_have_room(*at, id)
+        });
         let isolation = |at| workers.get(at).map_or(Isolation::Sandbox, |row| row.isolation);
         let chosen = chosen.map(|at| (at, needed_kib(config, isolation(at), memory_kib)));
-        self.state.eviction_cursor = first + GATHERED_ON_MAX;
+        // One more, so that in a fleet of any size but this the next search begins elsewhere.
+        self.state.eviction_cursor = first + GATHERED_ON_MAX + 1;
         let Some((worker, needed)) = chosen else { return };
         let idle: Vec<_> = (self.state.workers.sandboxes(&self.state.sandboxes, worker))
             .filter(|(_, held)| held.state == State::Idle && self.may_evict(held, id))
@@ -125,6 +133,11 @@ impl Engine {
         let mut of_functions: BTreeMap<FunctionId, u32> = BTreeMap::new();
         let mut of_accounts: BTreeMap<AccountId, u32> = BTreeMap::new();
         for (_, held) in self.state.workers.sandboxes(&self.state.sandboxes, worker) {
+            if row.free_kib().saturating_add(spare.memory_kib) >= memory_kib
+                && self.fits_on(id, worker, &spare)
+            {
+                return true;
+            }
             let Some(victim) = self.function(held.function) else { continue };
             let taken = of_functions.entry(held.function).or_default();
             let owner = victim.settings.account;

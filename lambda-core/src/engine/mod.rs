@@ -7,6 +7,7 @@ mod clock;
 mod counting;
 mod eviction;
 mod fleet;
+pub(crate) mod forecast;
 pub(crate) mod function;
 mod functions;
 mod gathering;
@@ -38,12 +39,13 @@ use crate::command::{Command, StopReason};
 use crate::config::Config;
 use crate::event::{Event, EventError};
 use crate::explain::Explanation;
-use crate::id::{FunctionId, NetworkId, WorkerId};
+use crate::id::{FunctionId, NetworkId, WorkerId, Zone};
 use crate::idle::{FixedIdle, IdlePolicy};
 use crate::journal::Decision;
 use crate::placement::{Placement, Scored, Scratch};
 use crate::random::Random;
 use crate::sandbox::Sandbox;
+use crate::stats::demand::Demand;
 use crate::store::deadlines::Deadlines;
 use crate::store::paged::Paged;
 use crate::store::slab::Slab;
@@ -124,6 +126,8 @@ pub(crate) struct State {
     /// For each isolation, the workers' memory sizes in KiB and the number of workers of each size.
     pub(crate) sizes: [BTreeMap<u32, u32>; 3],
     pub(crate) asked: fleet::Asked,
+    /// The memory in use of each zone of a fleet that sizes itself.
+    pub(crate) demand: BTreeMap<Zone, Demand>,
     pub(crate) losses: leases::Losses,
     /// The highest value that was evicted so far; the clock of [`IdlePolicy::worth`].
     pub(crate) worth_clock: f32,
@@ -135,6 +139,8 @@ pub(crate) struct State {
 
 /// The most timers that fire in one call.
 const SLICE: usize = 512;
+/// As how many timers the end of a reservation counts.
+const RESERVATION: usize = 64;
 /// How long a restarted engine waits for the workers' reports before it replaces what may still
 /// run.
 pub(crate) const ADOPTION: Duration = Duration::from_secs(10);
@@ -220,6 +226,7 @@ impl Engine {
             stopping: 0,
             sizes: Default::default(),
             asked: fleet::Asked::default(),
+            demand: BTreeMap::new(),
             losses: leases::Losses::default(),
             worth_clock: 0.0,
             journal: VecDeque::new(),
@@ -345,7 +352,9 @@ impl Engine {
                 left = left.saturating_sub(1 + 2 * self.lose_some(worker));
                 continue;
             }
-            left -= 1;
+            // Reserved room that is given back is offered to the whole backlog.
+            let cost = if matches!(item, Agenda::Reserved(..)) { RESERVATION } else { 1 };
+            left = left.saturating_sub(cost);
             self.on_agenda(at, item);
             if item == Agenda::Backlog && self.state.backlog_left > 0 {
                 // A step over the backlog can take half a millisecond: the next call continues.

@@ -8,6 +8,9 @@ use super::report::{Report, Shape, lower_bound, peak_and_p999};
 use super::trace::Trace;
 use crate::*;
 
+/// How far ahead the need of memory is forecast.
+const FORECAST: Duration = Duration::from_secs(300);
+
 /// Measures what happens after training.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -203,6 +206,13 @@ impl Meter {
         grow(&mut self.shape.cold, minute - self.train_minutes);
         grow(&mut self.shape.rejected, minute - self.train_minutes);
         self.shape.sandboxes.push(self.alive);
+        let zones = engine.forecast(FORECAST);
+        if !zones.is_empty() {
+            self.shape.memory.push([
+                gib(zones.iter().map(|zone| zone.now_bytes).sum()),
+                gib(zones.iter().map(|zone| zone.expected_bytes).sum()),
+            ]);
+        }
         self.shape.workers_used.push(u32::try_from(used).unwrap_or(u32::MAX));
         self.shape.workers_bound.push(u32::try_from(bound).unwrap_or(u32::MAX));
         if minute + 1 == self.minutes {
@@ -290,4 +300,10 @@ fn grow(list: &mut Vec<u32>, at: usize) {
     if list.len() <= at {
         list.resize(at + 1, 0);
     }
+}
+
+fn gib(bytes: u64) -> f32 {
+    #[expect(clippy::cast_precision_loss, reason = "for drawing")]
+    let kib = (bytes >> 10) as f32;
+    kib / 1024.0 / 1024.0
 }

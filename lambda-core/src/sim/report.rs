@@ -101,6 +101,10 @@ pub struct Shape {
     pub workers_used: Vec<u32>,
     /// Workers that would be enough if the sandboxes were packed by memory without gaps.
     pub workers_bound: Vec<u32>,
+    /// Memory of sandboxes at the end of the minute, in GiB, and what the engine then expected as
+    /// the highest within five minutes ([`Engine::forecast`](crate::Engine::forecast)). Empty if
+    /// the engine does not size the fleet.
+    pub memory: Vec<[f32; 2]>,
     /// For each function with the most sandboxes in the last minute, their number on each worker.
     pub spread: Vec<Vec<u32>>,
 }
