@@ -394,8 +394,8 @@ impl HostBuilder {
         Ok(host)
     }
 
-    /// Returns whether sandboxes can start from snapshots. One would have the credentials of a role in
-    /// it.
+    /// Returns whether sandboxes can start from snapshots. One would have the credentials of a role
+    /// in it.
     fn has_snapshots(&self) -> bool {
         #[cfg(feature = "roles")]
         let has_roles = self.roles.is_some();

@@ -441,8 +441,8 @@ impl Host {
     }
 
     /// Returns whether sandboxes of published versions with
-    /// [`FunctionConfig::snap_start`](crate::FunctionConfig::snap_start) start from snapshots. They do
-    /// if all workers have a VM for each sandbox from a backend with
+    /// [`FunctionConfig::snap_start`](crate::FunctionConfig::snap_start) start from snapshots. They
+    /// do if all workers have a VM for each sandbox from a backend with
     /// [`Capability::Snapshots`](lambda_sandbox::Capability::Snapshots), and functions get no
     /// credentials of a role: those would be in the snapshot.
     #[must_use]

@@ -1,14 +1,14 @@
-//! A runtime with a hook after the restore of a snapshot, without a dependency. Build it as a static
-//! program, and use it as the command of a sandbox with `SandboxSpec::snapshot`:
+//! A runtime with a hook after the restore of a snapshot, without a dependency. Build it as a
+//! static program, and use it as the command of a sandbox with `SandboxSpec::snapshot`:
 //!
 //! ```text
 //! RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --release --target x86_64-unknown-linux-gnu \
 //!     -p lambda-sandbox --example hooks
 //! ```
 //!
-//! What it has made in its init is the same in all sandboxes of one snapshot. So it takes new random
-//! bytes and the time in its hook. Its answer has both: bytes of its init, bytes of its hook, the
-//! seconds since 1970 in its hook and now.
+//! What it has made in its init is the same in all sandboxes of one snapshot. So it takes new
+//! random bytes and the time in its hook. Its answer has both: bytes of its init, bytes of its
+//! hook, the seconds since 1970 in its hook and now.
 
 #![expect(clippy::print_stdout, reason = "a function's log")]
 

@@ -33,8 +33,8 @@ pub trait Driver: Send + fmt::Debug {
         Box::pin(async { Ok(InitReport::default()) })
     }
 
-    /// Returns whether the sandbox was restored from a snapshot, so that `init` runs the hooks after a
-    /// restore.
+    /// Returns whether the sandbox was restored from a snapshot, so that `init` runs the hooks
+    /// after a restore.
     fn is_restored(&self) -> bool {
         false
     }

@@ -212,8 +212,8 @@ pub enum InitFailure {
     /// The runtime or an extension did not ask for its first event within this time.
     #[error("init did not end within {0:?}")]
     TimedOut(Duration),
-    /// The runtime reported an error after the restore of a snapshot (`restore/error` of the Runtime
-    /// API).
+    /// The runtime reported an error after the restore of a snapshot (`restore/error` of the
+    /// Runtime API).
     #[error("the runtime reported {} after its restore", .0.error_type)]
     RestoreReported(FunctionError),
     /// The runtime did not end its hooks after the restore of a snapshot within this time

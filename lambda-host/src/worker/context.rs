@@ -50,8 +50,8 @@ impl Context {
         }
     }
 
-    /// Returns whether sandboxes of a deployment start from a snapshot. One would have the credentials
-    /// of a role in it.
+    /// Returns whether sandboxes of a deployment start from a snapshot. One would have the
+    /// credentials of a role in it.
     pub(super) fn snap_starts(&self, deployment: &Deployment) -> bool {
         #[cfg(feature = "roles")]
         let has_roles = self.roles.is_some();

@@ -181,8 +181,8 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Returns whether its sandboxes are asked to start from a snapshot: those of a published version,
-    /// unless they are kept ready.
+    /// Returns whether its sandboxes are asked to start from a snapshot: those of a published
+    /// version, unless they are kept ready.
     pub(crate) fn snap_starts(&self) -> bool {
         self.config.snap_start && self.version != Version::Latest && !self.provisioned
     }

@@ -153,8 +153,8 @@ pub(super) fn platform_variables(
 
 /// Makes an environment that of a function that starts from a snapshot: all its sandboxes have it.
 ///
-/// Source: AWS, "Defined runtime environment variables": the names of the log's group and stream are
-/// not there for SnapStart.
+/// Source: AWS, "Defined runtime environment variables": the names of the log's group and stream
+/// are not there for SnapStart.
 pub(super) fn for_snapshot(environment: &mut Vec<(OsString, OsString)>) {
     environment
         .retain(|(name, _)| name != "AWS_LAMBDA_LOG_GROUP_NAME" && name != LOG_STREAM_VARIABLE);

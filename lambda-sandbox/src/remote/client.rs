@@ -243,8 +243,8 @@ impl RemoteDriver {
         Ok(())
     }
 
-    /// Parks the sandbox, whose init has ended, on the other side. It outlives this connection, which
-    /// can adopt it again.
+    /// Parks the sandbox, whose init has ended, on the other side. It outlives this connection,
+    /// which can adopt it again.
     pub(crate) async fn park(&mut self) -> Result<(), Error> {
         let reply = self.ask(&Request::Park, Bytes::new(), CREATE_TIME).await;
         done!(self, reply, Park)

@@ -104,8 +104,8 @@ impl Link {
         Ok(link)
     }
 
-    /// Sets the receiver of the sandbox's output and the most bytes of an answer. Called once, before
-    /// the sandbox is asked for.
+    /// Sets the receiver of the sandbox's output and the most bytes of an answer. Called once,
+    /// before the sandbox is asked for.
     pub(super) fn serve(&self, log: Arc<dyn LogSink>, payload_bytes_max: usize) {
         // The first counts.
         drop(self.owner.set(Owner { log, payload_bytes_max }));

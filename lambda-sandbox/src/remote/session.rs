@@ -110,8 +110,8 @@ impl<'a> Session<'a> {
         self.inbox.limit_bodies(bytes_max.saturating_add(1 << 20));
     }
 
-    /// Freezes an idle sandbox and parks it. It ends if that fails. Returns the sandbox if the client
-    /// adopts it again, and `None` after the connection's end.
+    /// Freezes an idle sandbox and parks it. It ends if that fails. Returns the sandbox if the
+    /// client adopts it again, and `None` after the connection's end.
     async fn park(
         &mut self,
         mut driver: Box<dyn Driver>,

@@ -32,7 +32,8 @@ structures! {
         stack_bytes, file_bytes, address_space_bytes, locked_bytes, processor_seconds,
     }
     TimeLimits {
-        init, restore, settle, shutdown_runtime, shutdown_internal, shutdown_external, run, run_processor,
+        init, restore, settle, shutdown_runtime, shutdown_internal, shutdown_external, run,
+        run_processor,
     }
     Isolation { in_force, absent }
     Swept { removed }

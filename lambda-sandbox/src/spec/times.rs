@@ -10,8 +10,8 @@ pub struct TimeLimits {
     /// From the start of the runtime and the extensions until all of them ask for their first
     /// event. Lambda gives 10 s.
     pub init: Duration,
-    /// From the restore of a snapshot until the runtime has run its hooks and asks for its first event.
-    /// Lambda gives 10 s.
+    /// From the restore of a snapshot until the runtime has run its hooks and asks for its first
+    /// event. Lambda gives 10 s.
     pub restore: Duration,
     /// From the answer until the runtime and the extensions ask for the next event.
     pub settle: Duration,

@@ -1,6 +1,6 @@
-//! Machines that were restored ahead of their use. Each stands still with a connection to its agent.
-//! Nothing of the function has run in it: the sandbox stays frozen until a connection adopts it, and
-//! then the agent gets the seed and the time first.
+//! Machines that were restored ahead of their use. Each stands still with a connection to its
+//! agent. Nothing of the function has run in it: the sandbox stays frozen until a connection adopts
+//! it, and then the agent gets the seed and the time first.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -71,8 +71,8 @@ impl Plan {
 }
 
 impl Machine {
-    /// Starts a machine in an empty one, or restores it from a snapshot of one like it, and waits for
-    /// the agent. If the future is dropped, the machine ends when its start has.
+    /// Starts a machine in an empty one, or restores it from a snapshot of one like it, and waits
+    /// for the agent. If the future is dropped, the machine ends when its start has.
     pub(super) async fn start(
         parts: &Parts,
         empty: Empty,

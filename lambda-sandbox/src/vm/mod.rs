@@ -12,12 +12,12 @@
 //! image share a slot. The limits of each sandbox hold inside, and those of the machine for all of
 //! them together. Sandboxes in one machine are isolated from each other by the guest's kernel only.
 //!
-//! A sandbox with [`SandboxSpec::snapshot`] starts from a snapshot of a machine in which one like it
-//! had ended its init. The first of them makes it: its machine is saved when the sandbox is frozen
-//! after its init, and goes on. Each machine, that one too, gets 64 random bytes and the time from
-//! the host before the sandbox is thawed; then the function's runtime runs its hooks (`restore/next`
-//! of the Runtime API), and asks for its first event. If a snapshot cannot be restored, it is
-//! removed, and a machine boots. [`VmBackend::events`] tells why.
+//! A sandbox with [`SandboxSpec::snapshot`] starts from a snapshot of a machine in which one like
+//! it had ended its init. The first of them makes it: its machine is saved when the sandbox is
+//! frozen after its init, and goes on. Each machine, that one too, gets 64 random bytes and the
+//! time from the host before the sandbox is thawed; then the function's runtime runs its hooks
+//! (`restore/next` of the Runtime API), and asks for its first event. If a snapshot cannot be
+//! restored, it is removed, and a machine boots. [`VmBackend::events`] tells why.
 //!
 //! Machines can be made ahead of their use: restored ones that stand still
 //! ([`Settings::clones_ready`]), and empty ones in their jails ([`Settings::monitors_ready`]). One
@@ -39,11 +39,15 @@
 //! - The monotonic clock of a machine that stood still goes on meanwhile, as that of a frozen
 //!   sandbox does: timers that are overdue end when it goes on.
 //! - Machines for many sandboxes boot: only a machine for one sandbox starts from a snapshot.
-//! - What a program has read from the kernel's random numbers before its snapshot is the same in all
-//!   that start from it, and so are the process numbers. Programs that keep a generator of their own
+//! - What a program has read from the kernel's random numbers before its snapshot is the same in
+//! all
+//!   that start from it, and so are the process numbers. Programs that keep a generator of their
+//! own
 //!   must seed it in their hook.
-//! - A snapshot holds the memory of a function, and lies in the folder of images until it is removed.
-//!   That folder should be on a disk: in a tmpfs the copy counts for the memory limit of the machine
+//! - A snapshot holds the memory of a function, and lies in the folder of images until it is
+//! removed.
+//!   That folder should be on a disk: in a tmpfs the copy counts for the memory limit of the
+//! machine
 //!   that is saved.
 //! - A guest has no network but the sandbox's loopback.
 //! - A root has at most 13 folders, layers and binds together: each is a disk. All sandboxes

@@ -1,5 +1,5 @@
-//! The monitor's process, in its jail or not, and empty machines that are prepared in it before it is
-//! known what for.
+//! The monitor's process, in its jail or not, and empty machines that are prepared in it before it
+//! is known what for.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, OwnedFd};

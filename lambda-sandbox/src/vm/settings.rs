@@ -21,14 +21,15 @@ pub struct Settings {
     pub images: PathBuf,
     /// The most snapshots of sandboxes in the folder of images
     /// ([`SandboxSpec::snapshot`](crate::SandboxSpec::snapshot)). Each takes as much disk as its
-    /// machine had used memory. Those that were not used for longest are removed. The default is 64.
+    /// machine had used memory. Those that were not used for longest are removed. The default is
+    /// 64.
     pub snapshots_max: usize,
-    /// Restored machines that are kept ready of each snapshot that was used lately, so that a sandbox
-    /// starts faster. They stand still. The default is 0.
+    /// Restored machines that are kept ready of each snapshot that was used lately, so that a
+    /// sandbox starts faster. They stand still. The default is 0.
     pub clones_ready: usize,
-    /// The most memory of all restored machines that are kept ready, in bytes. Each counts with what
-    /// it may use at most: the memory of its guest and of its monitor. When there is no room, those
-    /// of the snapshots that were not used for longest end. The default is 1 GiB.
+    /// The most memory of all restored machines that are kept ready, in bytes. Each counts with
+    /// what it may use at most: the memory of its guest and of its monitor. When there is no room,
+    /// those of the snapshots that were not used for longest end. The default is 1 GiB.
     pub ready_bytes_max: u64,
     /// Empty machines in their jails that are kept ready for each of the four sizes that were used
     /// last. Each takes up to 8 MiB. The default is 0.

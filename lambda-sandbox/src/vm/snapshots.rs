@@ -1,11 +1,12 @@
 //! Snapshots of machines whose sandbox has ended its init. A snapshot is a folder of three files
-//! beside the images: state, memory, and the memory's checksum. It is kept under a digest of all that
-//! the saved machine depends on, so that another kernel, base, code, size or processor never meets
-//! it.
+//! beside the images: state, memory, and the memory's checksum. It is kept under a digest of all
+//! that the saved machine depends on, so that another kernel, base, code, size or processor never
+//! meets it.
 //!
-//! The files are written in a folder of another name, which is renamed when all of them are on disk.
-//! So a host or a machine that ends in the middle leaves no snapshot. The checksum is compared when a
-//! host uses a snapshot for the first time: later changes by the disk are not noticed.
+//! The files are written in a folder of another name, which is renamed when all of them are on
+//! disk. So a host or a machine that ends in the middle leaves no snapshot. The checksum is
+//! compared when a host uses a snapshot for the first time: later changes by the disk are not
+//! noticed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -201,8 +202,9 @@ fn new_file(path: &Path) -> io::Result<File> {
 }
 
 impl Snapshots {
-    /// Returns the key of a sandbox: by its name for the snapshot, its specification with the images
-    /// as the guest sees them, the size of its machine, the programs, and this processor. Blocks.
+    /// Returns the key of a sandbox: by its name for the snapshot, its specification with the
+    /// images as the guest sees them, the size of its machine, the programs, and this processor.
+    /// Blocks.
     pub(super) fn key(
         &self,
         name: &str,

@@ -1,10 +1,10 @@
-//! Things that are made ahead of their use. Each kind has a shelf, which is filled again when one is
-//! taken. A task makes one thing at a time, for the kind that was used last first. What would be too
-//! much together takes the place of what was not used for longest.
+//! Things that are made ahead of their use. Each kind has a shelf, which is filled again when one
+//! is taken. A task makes one thing at a time, for the kind that was used last first. What would be
+//! too much together takes the place of what was not used for longest.
 //!
-//! Before a kind is made again whose last one could not be made, or has ended on its shelf, there is
-//! a pause of a second, and of twice as long each time, until one was of use. One that was taken is
-//! replaced a little later, so that the making does not compete with the use.
+//! Before a kind is made again whose last one could not be made, or has ended on its shelf, there
+//! is a pause of a second, and of twice as long each time, until one was of use. One that was taken
+//! is replaced a little later, so that the making does not compete with the use.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

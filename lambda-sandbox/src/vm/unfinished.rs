@@ -1,5 +1,6 @@
-//! Files and folders that are not finished yet. They have names of their own and are locked, so that
-//! a later host removes those of hosts that have ended, and no others. A lock ends with its process.
+//! Files and folders that are not finished yet. They have names of their own and are locked, so
+//! that a later host removes those of hosts that have ended, and no others. A lock ends with its
+//! process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -111,8 +112,8 @@ mod tests {
         let ours = Unfinished::folder(folder.path(), "snapshot").expect("made");
         fs::write(ours.path.join("memory"), "half").expect("written");
         let file = Unfinished::file(folder.path(), "image").expect("made");
-        // A process with the number of this one has ended: a host in a container has the same number
-        // after each start.
+        // A process with the number of this one has ended: a host in a container has the same
+        // number after each start.
         let left = path(&format!("{PREFIX}{}-99999-snapshot", std::process::id()));
         fs::create_dir(&left).expect("made");
         fs::write(left.join("memory"), "half").expect("written");

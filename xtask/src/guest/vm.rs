@@ -1,6 +1,7 @@
-//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s and `lambda-host`'s with machines,
-//! in a QEMU guest that emulates the virtualization of AMD's processors. QEMU counts instructions:
-//! one "icount millisecond" is a million instructions plus waits, whatever else the machine does.
+//! Runs `lambda-vmm`'s tests with kernels, and `lambda-sandbox`'s and `lambda-host`'s with
+//! machines, in a QEMU guest that emulates the virtualization of AMD's processors. QEMU counts
+//! instructions: one "icount millisecond" is a million instructions plus waits, whatever else the
+//! machine does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +61,8 @@ fn run_tests(root: &Path, name: &str, has_gates: bool) -> Result<bool, String> {
     Ok(passed && within != Some(false))
 }
 
-/// Returns whether a test program is built and must pass: `VM_PARTS` names some, separated by blanks.
+/// Returns whether a test program is built and must pass: `VM_PARTS` names some, separated by
+/// blanks.
 fn is_wanted(part: &str) -> bool {
     std::env::var("VM_PARTS").map_or(true, |parts| parts.split(' ').any(|it| it == part))
 }
@@ -229,8 +231,8 @@ fn guest_root(
     run(Command::new("mkfs.erofs").args(["-T0", "--quiet"]).arg(to).arg(&tree))
 }
 
-/// Makes the root that sandboxes have: busybox with its names, runtimes in its shell, and a compiled
-/// one.
+/// Makes the root that sandboxes have: busybox with its names, runtimes in its shell, and a
+/// compiled one.
 fn programs_root(tree: &Path, hooks: &Path) -> std::io::Result<()> {
     for path in ["bin", "proc", "dev", "mnt", "tmp"] {
         fs::create_dir_all(tree.join(path))?;
