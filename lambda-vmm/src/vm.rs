@@ -64,6 +64,9 @@ pub struct Prepared(Vm);
 pub struct Vm {
     link: Link,
     events: VecDeque<Event>,
+    /// The number of requests whose replies were not waited for. Replies come in order, so that the
+    /// next ones are theirs.
+    unanswered: usize,
     system_calls: SystemCalls,
 }
 
@@ -91,7 +94,8 @@ impl Vm {
         time: Duration,
     ) -> Result<Prepared, Error> {
         let system_calls = SystemCalls { vcpu: 0, devices: 0 };
-        let mut vm = Self { link: Link::new(control), events: VecDeque::new(), system_calls };
+        let (link, events) = (Link::new(control), VecDeque::new());
+        let mut vm = Self { link, events, unanswered: 0, system_calls };
         vm.ask(&Request::Prepare, &[kvm], time, &Reply::Prepared)?;
         Ok(Prepared(vm))
     }
@@ -219,7 +223,9 @@ impl Vm {
         let deadline = Instant::now() + time;
         self.link.send(&request.bytes(), files, true)?;
         loop {
-            match self.message(deadline)? {
+            let message = self.message(deadline);
+            self.unanswered += usize::from(matches!(message, Err(Error::TimedOut)));
+            match message? {
                 Ok(event) => {
                     let is_end = matches!(event, Event::Ended { .. });
                     // Streams beyond them end: the guest decides how many there are.
@@ -237,7 +243,7 @@ impl Vm {
     }
 
     /// Waits for the next message: an event, or else a reply.
-    fn message(&self, deadline: Instant) -> Result<Result<Event, Reply>, Error> {
+    fn message(&mut self, deadline: Instant) -> Result<Result<Event, Reply>, Error> {
         loop {
             if let Some((bytes, files)) = self.link.receive()? {
                 return Ok(match (Reply::parse(&bytes)?, files.into_iter().next()) {
@@ -248,6 +254,10 @@ impl Vm {
                         Ok(Event::Stream { port, stream })
                     }
                     (Reply::Ended { cause, report }, _) => Ok(Event::Ended { cause, report }),
+                    _ if self.unanswered > 0 => {
+                        self.unanswered -= 1;
+                        continue;
+                    }
                     (reply, _) => Err(reply),
                 });
             }

@@ -10,6 +10,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lambda_vmm::{Config, Error, Resources, Source, Vm, memory_file};
+use nix::sys::signal::{Signal, kill};
+
 use machine::{Machine, TIME, boot, kernel, kvm, prepare, start, tiny};
 
 /// `jmp` to itself.
@@ -182,6 +184,23 @@ fn a_process_that_does_not_answer_is_given_up() {
     assert!(matches!(error, Error::TimedOut), "{error:?}");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+}
+
+#[test]
+fn a_late_reply_answers_no_later_request() {
+    let Some(kvm) = kvm("a_late_reply_answers_no_later_request") else { return };
+    let Machine { mut vm, process } = boot(&kvm, &tiny(), &SPIN).unwrap();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(process.0.id()).unwrap());
+    kill(id, Signal::SIGSTOP).unwrap();
+    for late in [Vm::pause, Vm::resume] {
+        let error = late(&mut vm, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::TimedOut), "{error:?}");
+    }
+    kill(id, Signal::SIGCONT).unwrap();
+    // The replies to both requests arrive first.
+    vm.report(TIME).unwrap();
+    vm.pause(TIME).unwrap();
+    vm.resume(TIME).unwrap();
 }
 
 #[test]
