@@ -163,6 +163,13 @@ fn own_lines(log: &str, task_root: &str) -> Vec<String> {
 impl Judge {
     /// Runs a function under the emulator. Returns its answers and log lines.
     fn run(&self, case: &Case) -> Seen {
+        // Its ports were free a moment ago. Another program may have taken one since.
+        let could_listen = |seen: &Seen| !seen.log.iter().any(|line| line.contains(NO_PORT));
+        let mut tries = (0..5).map(|_| self.run_once(case));
+        tries.find(could_listen).expect("the emulator gets its port in five tries")
+    }
+
+    fn run_once(&self, case: &Case) -> Seen {
         let folder = tempfile::tempdir().unwrap();
         let task_root = folder.path().join("task");
         for (name, text) in &case.files {
@@ -215,6 +222,9 @@ impl Judge {
         Seen { answers, log: own_lines(&text, root) }
     }
 }
+
+/// In the emulator's log if the port of its Runtime API is taken: where it panics.
+const NO_PORT: &str = "/rapid.startRuntimeAPI(";
 
 /// Reads a log when it has stopped growing: the emulator passes on output some time after the
 /// answer.
