@@ -40,15 +40,11 @@
 //!   sandbox does: timers that are overdue end when it goes on.
 //! - Machines for many sandboxes boot: only a machine for one sandbox starts from a snapshot.
 //! - What a program has read from the kernel's random numbers before its snapshot is the same in
-//! all
-//!   that start from it, and so are the process numbers. Programs that keep a generator of their
-//! own
-//!   must seed it in their hook.
+//!   all that start from it, and so are the process numbers. Programs that keep a generator of their
+//!   own must seed it in their hook.
 //! - A snapshot holds the memory of a function, and lies in the folder of images until it is
-//! removed.
-//!   That folder should be on a disk: in a tmpfs the copy counts for the memory limit of the
-//! machine
-//!   that is saved.
+//!   removed. That folder should be on a disk: in a tmpfs the copy counts for the memory limit of
+//!   the machine that is saved.
 //! - A guest has no network but the sandbox's loopback.
 //! - A root has at most 13 folders, layers and binds together: each is a disk. All sandboxes
 //!   of a shared machine together have at most 13 different ones. A sandbox that needs another one
