@@ -4,8 +4,8 @@
 //! cargo bench -p benches --features core --bench placement [-- PART [SIZE [CANDIDATES]]]
 //! ```
 //!
-//! PART is decisions, candidates, scan, cold, warm or routing. SIZE is a number of workers, or of
-//! functions for warm and routing.
+//! PART is decisions, candidates, scan, cold, warm or routing. SIZE is a number of functions for
+//! the parts warm and routing, and a number of workers for the others.
 //!
 //! - Decisions: the time of `choose`, which picks the worker for a sandbox, by size of the fleet.
 //! - Cold: an arrival, the decision, and all events of the sandbox up to its end.
@@ -466,8 +466,8 @@ fn warm(sandboxes: u32, functions: u32) -> (f64, f64) {
     (each, all)
 }
 
-/// Measures warm invocations with the default routing and with `Routing::CoolWorker`, in alternating
-/// rounds.
+/// Measures warm invocations with the default routing and with `Routing::CoolWorker`. Rounds of
+/// both alternate.
 fn routing(sandboxes: u32, functions: u32) {
     let mut traffic = [MRU, Routing::CoolWorker].map(|routing| {
         let (engine, _, now) = fleet(Policy::Ours, WARM_WORKERS, functions, sandboxes, routing);

@@ -1,18 +1,21 @@
 //! Measures what each part of the placement is worth, on workers with tens of processors.
 //!
 //! ```text
-//! cargo bench -p benches --features core --bench yardstick [-- SEEDS [terms] [load] [forecast] [POLICY...]]
+//! cargo bench -p benches --features core --bench yardstick -- [SEEDS] [PART...] [POLICY...]
 //! ```
 //!
 //! Measures of minutes after training: the mean over minutes of the busiest worker's load over the
 //! mean load of all workers; idle memory over time and cold starts with 24 workers; and the number
 //! of workers of 16 processors that are needed so that the load of 99.99 % of the workers' minutes
 //! stays within the processors. For each seed (2 by default), all policies play the same
-//! invocations. With `terms`, four candidates by live load are played with the sandboxes of the
-//! same function in several weights. With `load`, the workers needed are left out, which take most
-//! of the time. If policies are named, only their rows are printed. With `forecast`, only the
-//! forecast of memory is measured, on a fleet that sizes itself: the memory that must be kept, over
-//! the highest that was needed within five minutes, so that it is too little in 1 % of the minutes.
+//! invocations. If policies are named, only their rows are printed. PART changes what is measured:
+//!
+//! - `terms`: four candidates by live load, with the sandboxes of the same function in several
+//!   weights, too.
+//! - `load`: without the workers needed, which take most of the time.
+//! - `forecast`: only the forecast of memory, on a fleet that sizes itself: the memory that must be
+//!   kept, over the highest that was needed within five minutes, so that it is too little in 1 % of
+//!   the minutes.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

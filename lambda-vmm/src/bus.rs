@@ -21,7 +21,8 @@ pub(crate) struct Bus {
     places: Vec<Place>,
     attention: Arc<EventFd>,
     has_console: bool,
-    /// Its console may be twice as long as what is reported of it.
+    /// The counts of exits and the guest's console output. The output grows to twice the reported
+    /// length before its older half is cut off.
     report: Mutex<Report>,
 }
 

@@ -2,13 +2,12 @@
 //! time to attach a sandbox, throughput, round trips and connections.
 //!
 //! ```text
-//! cargo bench -p benches --features network --bench network [-- SECONDS [ROUNDS]] [traffic | neighbours]
+//! cargo bench -p benches --features network --bench network -- [SECONDS [ROUNDS]] [PART]
 //! ```
 //!
 //! SECONDS is the length of each transfer (2). ROUNDS is the number of starts of a sandbox, and of
-//! attachments by each peer (20). With `traffic`, only transfers, round trips and connections are
-//! measured; with `neighbours`, only the rate that a sandbox keeps while another one floods the
-//! network.
+//! attachments by each peer (20). PART limits the run: `traffic` to transfers, round trips and
+//! connections, `neighbours` to the rate that a sandbox keeps while another one floods the network.
 //! Everything runs in network namespaces of this run.
 //!
 //! Peers are the CNI bridge plugin, slirp4netns, pasta and wireguard-go (Debian packages

@@ -1,7 +1,7 @@
 //! An ordinary application in axum behind AWS's `lambda_http`, with no code for this project.
 //!
-//! `cargo build --release -p axum-function` builds the program. Packed as `bootstrap` in a zip file, it runs behind an HTTP API or a REST API of AWS, and behind
-//! a gateway of `faas-host`.
+//! `cargo build --release -p axum-function` builds the program. Packed as `bootstrap` in a zip
+//! file, it runs behind an HTTP API or a REST API of AWS, and behind a gateway of `faas-host`.
 
 use std::collections::BTreeMap;
 

@@ -35,8 +35,9 @@ pub(crate) struct VmOptions {
     #[arg(id = "vm-generation", long = "vm-generation", value_name = "1|2")]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) generation: Option<u8>,
-    /// With `--backend vm`: how many restored machines are kept ready of each version that starts
-    /// from a snapshot (`SnapStart`), and as many empty ones. None by default.
+    /// With `--backend vm`: the number of restored machines that are kept ready for each version
+    /// with `SnapStart`, and of empty machines that are kept ready for other functions. 0 by
+    /// default.
     #[arg(id = "vm-ready", long = "vm-ready", value_name = "COUNT")]
     pub(crate) ready: Option<usize>,
     /// With `--vm-ready`: the most memory that restored machines may use, in MB. It is beside the

@@ -233,8 +233,8 @@ fn middle(mut highest: Vec<f64>) -> f64 {
     highest.get(highest.len() / 2).map_or(1.0, |middle| middle * 1.5)
 }
 
-/// Returns the smallest of 1, 2, 3, 4, 6 and 8 times a power of ten that is not below `most`, as the
-/// end of an axis: a quarter of it is short to write.
+/// Returns the smallest of 1, 2, 3, 4, 6 and 8 times a power of ten that is not below `most`. It
+/// is the end of an axis, and a quarter of it has few digits.
 fn rounded_up(most: f64) -> f64 {
     let mut unit = 1.0;
     while most > 8.0 * unit {

@@ -45,7 +45,7 @@ pub(crate) struct Backlog {
     /// For each class, the owners with such functions, by share and by the time since which their
     /// first one waits.
     classes: BTreeMap<Class, BTreeSet<(u64, Time, Owner)>>,
-    /// All functions, longest wait first.
+    /// All functions of the backlog, in the order of the times since which they wait.
     functions: BTreeSet<(Time, FunctionId)>,
     /// The function that [`Self::sweep`] returned last, and the time at which its sweep began.
     swept: Option<(Time, FunctionId)>,

@@ -22,10 +22,11 @@ pub struct Forecast {
 }
 
 impl Engine {
-    /// Returns for each zone of [`Config::fleet`](crate::Config::fleet) what is expected to be
-    /// needed until `ahead` from now, at most an hour: memory in use changes by the factor by which
-    /// it changed an hour ago. Before an hour has passed, the same as now is expected. Changes
-    /// nothing; without `Config::fleet` the list is empty.
+    /// Forecasts the memory and the workers that each zone of
+    /// [`Config::fleet`](crate::Config::fleet) will need until `ahead` from now, at most an hour.
+    /// Memory in use is taken to change by the factor by which it changed an hour ago; before an
+    /// hour has passed, to stay as it is. Changes nothing. Without `Config::fleet` the list is
+    /// empty.
     ///
     /// This is better than the present need where timers fire at a minute of the hour. It includes
     /// neither waiting invocations nor a margin.

@@ -79,7 +79,8 @@ pub(crate) struct Function {
     pub(crate) init_failures: u32,
     /// No start before this time: its starts fail by its own fault.
     pub(crate) start_from: Time,
-    /// The time at which its only sandbox became ready.
+    /// The time at which the number of its ready sandboxes last rose from zero to one: the start of
+    /// its turn, if functions take turns for room.
     pub(crate) turn_since: Time,
     /// The sandbox that failed last.
     pub(crate) failed: Option<SandboxId>,

@@ -326,8 +326,9 @@ impl Engine {
     }
 
     /// Tries some functions of the backlog, longest wait first. A round of [`TRIED_MAX`] functions
-    /// takes several calls, so that none is long; the next round begins a [`TICK`] later. In a
-    /// larger backlog, all that waited when a sweep began are tried before any is tried again.
+    /// takes several calls, so that none is long; the next round begins a [`TICK`] later. A
+    /// backlog of more functions is swept in several rounds: each function that waited at the start
+    /// of a sweep is tried once before the next sweep begins.
     pub(super) fn on_backlog_tick(&mut self) {
         if self.state.backlog_left == 0 {
             let all = self.state.backlog.len();

@@ -24,7 +24,7 @@ impl Demand {
     pub(crate) fn note(&mut self, now: Time, used_kib: u64) {
         let minute = minute_of(now);
         let passed = minute.saturating_sub(self.minute);
-        // Nothing was noted in minutes that were left out: what is in use has not changed.
+        // A minute without a sample counts with the present use.
         let passed = usize::try_from(passed).map_or(MINUTES, |it| it.min(MINUTES));
         let passed = if self.peaks.is_empty() { 1 } else { passed };
         for _ in 0..passed {

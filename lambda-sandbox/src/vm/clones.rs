@@ -1,6 +1,7 @@
-//! Machines that were restored ahead of their use. Each stands still with a connection to its
-//! agent. Nothing of the function has run in it: the sandbox stays frozen until a connection adopts
-//! it, and then the agent gets the seed and the time first.
+//! A pool of machines that were restored from snapshots before they are needed. Each is paused and
+//! has a connection to its agent. No instruction of the function has run since the restore: the
+//! sandbox stays frozen until a connection adopts it, and the agent gets the seed and the time
+//! first.
 
 use std::path::PathBuf;
 use std::sync::Arc;

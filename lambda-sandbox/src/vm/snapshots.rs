@@ -196,7 +196,7 @@ impl Writing {
     }
 }
 
-/// Makes a file for this user alone.
+/// Makes a file that only its owner can read and write, since it holds the memory of a function.
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }

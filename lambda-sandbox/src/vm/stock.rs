@@ -32,8 +32,8 @@ pub(super) struct Room {
     pub(super) bytes_max: u64,
 }
 
-/// What is kept ready of each kind `K`, with what it is made from, `R`. Dropping it ends what is
-/// kept.
+/// Items `T` that are kept ready, on one shelf for each kind `K`. An item is made from an `R`.
+/// Dropping the stock ends its items.
 pub(super) struct Stock<K: 'static, R: 'static, T: Kept> {
     shelves: Arc<Shared<K, R, T>>,
     filler: AbortHandle,

@@ -304,7 +304,8 @@ mod tests {
         assert!(answer_arp(&request([10, 0, 0, 2], [10, 0, 0, 1])[..41]).is_none());
     }
 
-    /// What the driver has not accepted does not reach it, and what is no packet is dropped.
+    /// A frame that needs a feature which the driver has not accepted is dropped. So is a frame
+    /// that is no IP packet.
     #[test]
     fn segments_and_checksums_reach_drivers_that_take_them_alone() {
         let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![expect(unsafe_code, reason = "the programs lie between symbols of this one")]
 
-// edi has the address of a device, dx the available index of the flooded queue. The rings of queue
-// N lie at 1 MiB + N pages: descriptors, available ring (0x400), used ring (0x800).
+// Registers: edi holds the address of the device's registers, dx the available index of the queue
+// that is flooded. The rings of queue N lie in the page at 1 MiB + N * 4 KiB: the descriptors at
+// its start, the available ring at 0x400, the used ring at 0x800.
 core::arch::global_asm!(
     r"
     .pushsection .rodata
