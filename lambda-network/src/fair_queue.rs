@@ -70,7 +70,7 @@ impl FairQueue {
     }
 }
 
-/// Returns the cost of a frame: its bytes, and as much as 1 KiB for the work that each one needs.
+/// Returns the cost of a frame: its bytes, and 1 KiB for the work that each frame needs.
 fn cost(frame: &[u8]) -> usize {
     frame.len() + FRAME_COST
 }
